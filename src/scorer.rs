@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use ches_udfs::{
-    Argument, ChesSettings, Needs, PairScores, PreferencePair, PromptFormat, PromptedResponse,
-    ResponseScores, RowError, Scorer, ScorerError, Text,
+    Argument, ChesSettings, Job, Needs, PairScores, PreferencePair, PromptFormat, PromptedResponse,
+    ResponseEmbedding, ResponseScores, RowError, Scorer, ScorerError, Text,
 };
 
 use crate::chat_template::{ChatTemplate, MAX_TEMPLATE_BYTES, STACK_BYTES};
@@ -78,7 +78,8 @@ impl ModelScorer {
         settings: &ChesSettings,
         pairs: Vec<PreferencePair>,
     ) -> Result<Vec<Result<EncodedPair, RowError>>, ScorerError> {
-        self.run(settings, Needs::empty(), pairs, |run, rows| {
+        let job = Job::new(settings.clone(), Needs::empty());
+        self.run(&job, pairs, |run, rows| {
             Ok(rows.iter().map(|pair| run.show(pair)).collect())
         })
         .await
@@ -87,8 +88,7 @@ impl ModelScorer {
     /// Scores rows on a thread of their own. Dropping the future stops them.
     async fn run<T: Send + 'static, S: Send + 'static>(
         &self,
-        settings: &ChesSettings,
-        needs: Needs,
+        job: &Job,
         rows: Vec<T>,
         score: impl Fn(&Run, &[T]) -> Result<Vec<RowResult<S>>, ScorerError> + Send + 'static,
     ) -> Result<Vec<RowResult<S>>, ScorerError> {
@@ -96,10 +96,10 @@ impl ModelScorer {
         let cancelled = Arc::clone(&call.cancelled);
         let slot = Arc::clone(&self.model);
         let observer = Arc::clone(&self.observer);
-        let settings = settings.clone();
+        let job = job.clone();
         let (answer, answered) = tokio::sync::oneshot::channel();
         let work = move || {
-            let run = Run::new(&slot, &settings, needs, &cancelled, &*observer)?;
+            let run = Run::new(&slot, &job, &cancelled, &*observer)?;
             let mut results = Vec::with_capacity(rows.len());
             for rows in rows.chunks(ROWS_AT_ONCE) {
                 results.extend(score(&run, rows)?);
@@ -122,21 +122,18 @@ impl ModelScorer {
 impl Scorer for ModelScorer {
     async fn score_pairs(
         &self,
-        settings: &ChesSettings,
-        needs: Needs,
+        job: &Job,
         pairs: Vec<PreferencePair>,
     ) -> Result<Vec<Result<PairScores, RowError>>, ScorerError> {
-        self.run(settings, needs, pairs, |run, rows| run.pairs(rows))
-            .await
+        self.run(job, pairs, |run, rows| run.pairs(rows)).await
     }
 
     async fn score_responses(
         &self,
-        settings: &ChesSettings,
-        needs: Needs,
+        job: &Job,
         responses: Vec<PromptedResponse>,
     ) -> Result<Vec<Result<ResponseScores, RowError>>, ScorerError> {
-        self.run(settings, needs, responses, |run, rows| run.responses(rows))
+        self.run(job, responses, |run, rows| run.responses(rows))
             .await
     }
 }
@@ -182,7 +179,7 @@ struct Run<'a> {
     model: Arc<Model>,
     format: Format,
     max_length: usize,
-    needs: Needs,
+    job: &'a Job,
     cancelled: &'a AtomicBool,
     observer: &'a dyn Observer,
 }
@@ -190,11 +187,11 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(
         slot: &Mutex<Option<Arc<Model>>>,
-        settings: &ChesSettings,
-        needs: Needs,
+        job: &'a Job,
         cancelled: &'a AtomicBool,
         observer: &'a dyn Observer,
     ) -> Result<Self, ScorerError> {
+        let settings = &job.settings;
         let model = open_model(slot, settings)?;
         let limit = model.max_positions();
         let max_length = match settings.max_length {
@@ -211,7 +208,7 @@ impl<'a> Run<'a> {
             format: format(&model, settings)?,
             model,
             max_length,
-            needs,
+            job,
             cancelled,
             observer,
         })
@@ -223,7 +220,7 @@ impl<'a> Run<'a> {
             .iter()
             .map(|pair| self.encode(&pair.prompt, [&pair.chosen, &pair.rejected], arguments));
         self.score(encoded.collect(), |row, embeddings| {
-            pair_scores(self.needs, row, embeddings)
+            pair_scores(self.job.needs, row, embeddings)
         })
     }
 
@@ -234,7 +231,9 @@ impl<'a> Run<'a> {
         let encoded = rows
             .iter()
             .map(|row| self.encode(&row.prompt, [&row.response], [Argument::Response]));
-        self.score(encoded.collect(), response_scores)
+        self.score(encoded.collect(), |row, embeddings| {
+            response_scores(self.job.needs, row, embeddings)
+        })
     }
 
     fn encoder(&self) -> Encoder<'_> {
@@ -290,7 +289,7 @@ impl<'a> Run<'a> {
         reduce: impl Fn(&Encoded, Option<Vec<Embedding>>) -> RowResult<S>,
     ) -> Result<Vec<RowResult<S>>, ScorerError> {
         let runs_model =
-            |row: &Encoded| self.needs.intersects(Needs::MODEL) && row.no_score.is_none();
+            |row: &Encoded| self.job.needs.intersects(Needs::MODEL) && row.no_score.is_none();
         let groups: Vec<Group> = rows
             .iter()
             .flatten()
@@ -324,7 +323,7 @@ impl<'a> Run<'a> {
         }
         let decoder = self.model.decoder();
         let decoder = decoder.map_err(|error| setting("model", error.to_string()))?;
-        let end_token = if self.needs.contains(Needs::LOG_PROBS) {
+        let end_token = if self.job.needs.contains(Needs::LOG_PROBS) {
             let end = self.format.end_token(&self.model.tokenizer);
             Some(end.map_err(|reason| setting("model", reason))?)
         } else {
@@ -391,14 +390,35 @@ fn pair_scores(
     Ok(scores)
 }
 
-fn response_scores(row: &Encoded, embeddings: Option<Vec<Embedding>>) -> RowResult<ResponseScores> {
-    let log_prob = match embeddings.as_deref() {
-        Some([embedding]) => embedding.log_prob.map_or(Ok(None), finite)?,
-        _ => None,
-    };
-    Ok(ResponseScores {
-        log_prob,
+fn response_scores(
+    needs: Needs,
+    row: &Encoded,
+    embeddings: Option<Vec<Embedding>>,
+) -> RowResult<ResponseScores> {
+    let mut scores = ResponseScores {
         no_score: row.no_score.clone(),
+        ..ResponseScores::default()
+    };
+    if let (Some([embedding]), [sequence]) = (embeddings.as_deref(), &row.sequences[..]) {
+        scores.log_prob = embedding.log_prob.map_or(Ok(None), finite)?;
+        if needs.contains(Needs::EMBEDDINGS) {
+            scores.embedding = Some(response_embedding(sequence, embedding)?);
+        }
+    }
+    Ok(scores)
+}
+
+fn response_embedding(sequence: &Sequence, embedding: &Embedding) -> RowResult<ResponseEmbedding> {
+    let sum: Vec<f32> = embedding.sum.iter().map(|value| *value as f32).collect();
+    if let Some(value) = sum.iter().chain(&embedding.last).find(|v| !v.is_finite()) {
+        return Err(RowError::of_row(format!(
+            "the model's hidden states hold {value}"
+        )));
+    }
+    Ok(ResponseEmbedding {
+        sum,
+        last: embedding.last.clone(),
+        tokens: i32::try_from(sequence.response().len()).unwrap_or(i32::MAX),
     })
 }
 

@@ -9,7 +9,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datafusion_ches::ModelScorer;
-use datafusion_ches::ches_udfs::{ChesSettings, Needs, PairScores, PreferencePair, Scorer, Text};
+use datafusion_ches::ches_udfs::{
+    ChesSettings, Job, Needs, PairScores, PreferencePair, Scorer, Text,
+};
 use tiny_gguf::{GgufFile, Tensor, Value, tiny_llama};
 
 /// Counts the bytes that are allocated, and the most that ever were.
@@ -55,7 +57,7 @@ async fn score(path: &Path, bytes: &[u8]) -> Result<PairScores, String> {
     };
     // A scorer of its own: the files differ faster than their times do.
     let scored = ModelScorer::new()
-        .score_pairs(&settings, Needs::all(), vec![pair])
+        .score_pairs(&Job::new(settings.clone(), Needs::all()), vec![pair])
         .await
         .map_err(|error| error.to_string())
         .and_then(|mut rows| rows.remove(0).map_err(|error| error.reason));
@@ -502,7 +504,7 @@ async fn no_file_at_all() {
             rejected: text(),
         };
         let error = ModelScorer::new()
-            .score_pairs(&settings, Needs::all(), vec![pair])
+            .score_pairs(&Job::new(settings.clone(), Needs::all()), vec![pair])
             .await
             .unwrap_err()
             .to_string();

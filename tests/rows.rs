@@ -14,8 +14,8 @@ use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::datatypes::Field;
 use datafusion::prelude::SessionContext;
 use datafusion_ches::ches_udfs::{
-    ChesSettings, Needs, PairScores, PreferencePair, PromptedResponse, ResponseScores, RowError,
-    Scorer, ScorerError,
+    Job, PairScores, PreferencePair, PromptedResponse, ResponseScores, RowError, Scorer,
+    ScorerError,
 };
 use datafusion_ches::{Ches, EncodedPair, ModelScorer};
 use serde_json::{Value, json};
@@ -32,24 +32,23 @@ struct Watching {
 impl Scorer for Watching {
     async fn score_pairs(
         &self,
-        settings: &ChesSettings,
-        needs: Needs,
+        job: &Job,
         pairs: Vec<PreferencePair>,
     ) -> Result<Vec<Result<PairScores, RowError>>, ScorerError> {
-        let shown = self.scorer.encode_pairs(settings, pairs.clone()).await?;
+        let shown = self
+            .scorer
+            .encode_pairs(&job.settings, pairs.clone())
+            .await?;
         self.shown.lock().unwrap().extend(shown);
-        self.scorer.score_pairs(settings, needs, pairs).await
+        self.scorer.score_pairs(job, pairs).await
     }
 
     async fn score_responses(
         &self,
-        settings: &ChesSettings,
-        needs: Needs,
+        job: &Job,
         responses: Vec<PromptedResponse>,
     ) -> Result<Vec<Result<ResponseScores, RowError>>, ScorerError> {
-        self.scorer
-            .score_responses(settings, needs, responses)
-            .await
+        self.scorer.score_responses(job, responses).await
     }
 }
 

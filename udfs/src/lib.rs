@@ -10,6 +10,8 @@
 mod columns;
 pub mod functions;
 mod implicit_prompt;
+mod metrics;
+pub mod optimizer;
 mod scorer;
 mod settings;
 mod text;
@@ -21,9 +23,10 @@ use datafusion::execution::FunctionRegistry;
 use datafusion::prelude::SessionContext;
 
 pub use implicit_prompt::transcript_turns;
+pub use metrics::ScoreMetrics;
 pub use scorer::{
-    Argument, Needs, PairScores, PreferencePair, PromptedResponse, ResponseScores, RowError,
-    Scorer, ScorerError,
+    Argument, Job, Needs, PairScores, PreferencePair, PromptedResponse, ResponseEmbedding,
+    ResponseScores, RowError, Scorer, ScorerError,
 };
 pub use settings::{ChesSettings, OnError, PromptFormat};
 pub use text::{ASSISTANT, Text, Turn, USER};
@@ -46,5 +49,8 @@ pub fn register(
     for function in pieces.functions {
         state.register_udf(function)?;
     }
-    state.register_function_rewrite(pieces.field_access)
+    state.register_function_rewrite(pieces.field_access)?;
+    drop(state);
+    ctx.add_optimizer_rule(pieces.hoist_scores);
+    Ok(())
 }

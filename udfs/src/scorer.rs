@@ -5,6 +5,7 @@ use std::fmt::{self, Debug, Display};
 use async_trait::async_trait;
 use bitflags::bitflags;
 
+use crate::metrics::ScoreMetrics;
 use crate::settings::ChesSettings;
 use crate::text::Text;
 
@@ -83,11 +84,24 @@ pub struct PairScores {
     pub no_score: Option<String>,
 }
 
+/// What is kept of a response's hidden embeddings, enough for every score of them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ResponseEmbedding {
+    /// `S`: the sum over the response's `tokens + 1` contexts, as long as the model is wide.
+    pub sum: Vec<f32>,
+    /// The last of them.
+    pub last: Vec<f32>,
+    /// Tokens of the response that were scored, without the end token.
+    pub tokens: i32,
+}
+
 /// What a scorer says of one prompted response.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ResponseScores {
     /// `ln π(response | prompt)`, nats.
     pub log_prob: Option<f64>,
+    /// The hidden embeddings.
+    pub embedding: Option<ResponseEmbedding>,
     /// Why this row has no scores by definition.
     pub no_score: Option<String>,
 }
@@ -161,6 +175,28 @@ pub enum ScorerError {
     Other(#[from] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// What a call asks of a scorer, besides its rows.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The settings of the session.
+    pub settings: ChesSettings,
+    /// What is to be computed.
+    pub needs: Needs,
+    /// Where the scorer says what it did; see [`ScoreMetrics`] for what is left to it.
+    pub metrics: ScoreMetrics,
+}
+
+impl Job {
+    /// A job that nobody counts.
+    pub fn new(settings: ChesSettings, needs: Needs) -> Self {
+        Self {
+            settings,
+            needs,
+            metrics: ScoreMetrics::default(),
+        }
+    }
+}
+
 /// Computes what the functions of this crate return.
 ///
 /// One value of this trait serves all sessions, partitions and functions that it is
@@ -171,16 +207,14 @@ pub trait Scorer: Debug + Send + Sync + 'static {
     /// Scores preference pairs.
     async fn score_pairs(
         &self,
-        settings: &ChesSettings,
-        needs: Needs,
+        job: &Job,
         pairs: Vec<PreferencePair>,
     ) -> Result<Vec<Result<PairScores, RowError>>, ScorerError>;
 
     /// Scores prompted responses, each on its own.
     async fn score_responses(
         &self,
-        settings: &ChesSettings,
-        needs: Needs,
+        job: &Job,
         responses: Vec<PromptedResponse>,
     ) -> Result<Vec<Result<ResponseScores, RowError>>, ScorerError>;
 }

@@ -1,200 +1,164 @@
-//! What the hidden functions have in common: reading a batch, and what a row error does.
+//! The hidden functions, `__ches_score_…(needs, text…)`, that every public one is rewritten to.
 //!
 //! Their first argument is a literal that names what is needed ([`Needs`]), the others are text
-//! columns.
+//! columns. What is scored is a [`Kind`]; each kind has an asynchronous function, which plans
+//! use, and a synchronous twin for the places where an asynchronous one cannot stand.
 
-use arrow::datatypes::FieldRef;
-use datafusion::common::{exec_err, internal_err};
-use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
+use std::fmt::Debug;
+use std::hash::{Hash, Hasher};
+use std::marker::PhantomData;
+use std::sync::Arc;
 
-use crate::columns::TextColumn;
-use crate::scorer::{Argument, Needs, RowError, ScorerError};
-use crate::settings::{ChesSettings, OnError};
+use arrow::array::{Array, ArrayRef};
+use arrow::datatypes::{DataType, Fields};
+use async_trait::async_trait;
+use datafusion::common::{ScalarValue, exec_datafusion_err, internal_err};
+use datafusion::error::Result;
+use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
+use datafusion::logical_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+
+use super::request::{Outcome, Request};
+use crate::scorer::{Argument, Job, Needs, RowError, Scorer, ScorerError};
 use crate::text::Text;
 
-/// What became of a row: `None` where an argument is NULL.
-pub(super) type Outcome<S> = Option<Result<S, RowError>>;
+/// Added to the name of a hidden function, the name of its synchronous twin.
+pub(crate) const BLOCKING_SUFFIX: &str = "_blocking";
 
-/// A batch, read: the items for the scorer, and which rows they stand for.
-pub(super) struct Request<T> {
-    pub settings: ChesSettings,
-    pub needs: Needs,
-    pub items: Vec<T>,
-    rows: Vec<Row>,
-    /// Rows of the batch. Texts that are all constants are read once for all of them.
-    row_count: usize,
-    arguments: &'static [Argument],
-    columns: Vec<FieldRef>,
+/// What is scored.
+#[async_trait]
+pub(super) trait Kind: Debug + Send + Sync + 'static {
+    /// The name of the hidden function.
+    const NAME: &'static str;
+    /// A row, as the scorer takes it.
+    type Item: Send + 'static;
+    /// What the scorer says of a row.
+    type Scores: Clone + Send + 'static;
+
+    /// The meaning of the text arguments of a call with that many of them.
+    fn arguments(count: usize) -> Option<&'static [Argument]>;
+
+    /// The fields of the struct that is returned.
+    fn fields() -> Fields;
+
+    /// What is needed for a field of the struct; `None` where that follows from the call.
+    fn field_needs(field: &str) -> Option<Needs>;
+
+    /// Reads a row, of which none is NULL.
+    fn item(texts: Vec<Text>) -> Result<Self::Item, RowError>;
+
+    async fn score(
+        scorer: &dyn Scorer,
+        job: &Job,
+        items: Vec<Self::Item>,
+    ) -> Result<Vec<Result<Self::Scores, RowError>>, ScorerError>;
+
+    fn to_array(rows: Vec<Outcome<Self::Scores>>) -> Result<ArrayRef>;
 }
 
-enum Row {
-    Null,
-    Malformed(RowError),
-    Scored,
+/// What a needs literal says.
+pub(super) fn stated_needs(literal: &ScalarValue) -> Option<Needs> {
+    let names = literal.try_as_str()??;
+    bitflags::parser::from_str(names).ok()
 }
 
-impl<T> Request<T> {
-    /// Reads every row by `read`, which gets the row's texts in the order of the arguments.
-    ///
-    /// # Errors
-    /// When a row is malformed and `ches.on_error` is `fail`.
-    pub fn read(
-        args: &ScalarFunctionArgs,
-        arguments: impl FnOnce(usize) -> Option<&'static [Argument]>,
-        read: impl Fn(Vec<Text>) -> Result<T, RowError>,
-    ) -> Result<Self> {
-        let Some(arguments) = arguments(args.args.len() - 1) else {
-            return internal_err!("a scoring call with {} arguments", args.args.len());
-        };
-        let mut request = Self {
-            settings: settings(args),
-            needs: needs(&args.args[0])?,
-            items: Vec::new(),
-            rows: Vec::new(),
-            row_count: args.number_rows,
-            arguments,
-            columns: args.arg_fields[1..].to_vec(),
-        };
-        let is_constant = |arg: &ColumnarValue| matches!(arg, ColumnarValue::Scalar(_));
-        let texts = &args.args[1..];
-        let distinct_rows = if texts.iter().all(is_constant) {
-            args.number_rows.min(1)
-        } else {
-            args.number_rows
-        };
-        let texts = texts
-            .iter()
-            .map(|arg| TextColumn::try_new(&arg.to_array(distinct_rows)?))
-            .collect::<Result<Vec<_>>>()?;
-        for row in 0..distinct_rows {
-            let read =
-                texts_of_row(&texts, row, arguments).and_then(|texts| texts.map(&read).transpose());
-            let row = match read {
-                Ok(None) => Row::Null,
-                Ok(Some(item)) => {
-                    request.items.push(item);
-                    Row::Scored
-                }
-                Err(error) => Row::Malformed(request.accept(row, error)?),
-            };
-            request.rows.push(row);
-        }
-        Ok(request)
-    }
+/// The asynchronous function of a kind, and its synchronous twin.
+pub(super) fn functions<K: Kind>(scorer: &Arc<dyn Scorer>) -> (Arc<ScalarUDF>, Arc<ScalarUDF>) {
+    let call = Call::<K>::new(Arc::clone(scorer), K::NAME.into());
+    let twin = Call::<K>::new(Arc::clone(scorer), format!("{}{BLOCKING_SUFFIX}", K::NAME));
+    let call = AsyncScalarUDF::new(Arc::new(call)).into_scalar_udf();
+    (Arc::new(call), Arc::new(ScalarUDF::new_from_impl(twin)))
+}
 
-    /// Joins the scorer's results with the rows that it was not asked about.
-    ///
-    /// # Errors
-    /// When the scorer failed, or a row did and `ches.on_error` is `fail`.
-    pub fn finish<S: Clone>(
-        mut self,
-        scored: Result<Vec<Result<S, RowError>>, ScorerError>,
-    ) -> Result<Vec<Outcome<S>>> {
-        let scored = scored.map_err(|error| match error {
-            ScorerError::Setting { .. } => DataFusionError::Configuration(error.to_string()),
-            ScorerError::Other(error) => DataFusionError::External(error),
-        })?;
-        let expected = self.rows.iter().filter(|row| matches!(row, Row::Scored));
-        if expected.count() != scored.len() {
-            return internal_err!("the scorer returned {} results", scored.len());
-        }
-        let mut scored = scored.into_iter();
-        let rows = std::mem::take(&mut self.rows);
-        let outcomes = rows
-            .into_iter()
-            .enumerate()
-            .map(|(at, row)| match row {
-                Row::Null => Ok(None),
-                Row::Malformed(error) => Ok(Some(Err(error))),
-                Row::Scored => match scored.next() {
-                    Some(Err(error)) => Ok(Some(Err(self.accept(at, error)?))),
-                    other => Ok(other),
-                },
-            })
-            .collect::<Result<Vec<_>>>()?;
-        match &outcomes[..] {
-            [constant] if self.row_count > 1 => Ok(vec![constant.clone(); self.row_count]),
-            _ => Ok(outcomes),
-        }
-    }
+#[derive(Debug)]
+struct Call<K> {
+    scorer: Arc<dyn Scorer>,
+    name: String,
+    signature: Signature,
+    kind: PhantomData<K>,
+}
 
-    /// Lets a row error through where `ches.on_error` is `null`; otherwise the query fails.
-    fn accept(&self, row: usize, error: RowError) -> Result<RowError> {
-        if self.settings.on_error == OnError::Null {
-            return Ok(error);
+impl<K: Kind> Call<K> {
+    fn new(scorer: Arc<dyn Scorer>, name: String) -> Self {
+        Self {
+            scorer,
+            name,
+            signature: Signature::variadic_any(Volatility::Immutable),
+            kind: PhantomData,
         }
-        let place = error
-            .argument
-            .and_then(|argument| {
-                let at = self.arguments.iter().position(|a| *a == argument)?;
-                Some(format!(
-                    ", {argument} (column '{}')",
-                    self.columns[at].name()
-                ))
-            })
-            .unwrap_or_default();
-        exec_err!(
-            "row {} of this batch of {}{place}: {} (with ches.on_error = 'null' such a row's \
-             scores are NULL)",
-            row + 1,
-            self.row_count,
-            error.reason
-        )
     }
 }
 
-/// A row's texts, or `None` where one of them is NULL.
-fn texts_of_row(
-    columns: &[TextColumn],
-    row: usize,
-    arguments: &[Argument],
-) -> Result<Option<Vec<Text>>, RowError> {
-    if columns.iter().any(|column| column.is_null(row)) {
-        return Ok(None);
+/// Two functions of one name are equal if they have the same scorer.
+impl<K> PartialEq for Call<K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && Arc::ptr_eq(&self.scorer, &other.scorer)
     }
-    let text = |(column, argument): (&TextColumn, &Argument)| {
-        let text = column.text(row);
-        text.map_err(|reason| RowError::of(*argument, reason))
+}
+
+impl<K> Eq for Call<K> {}
+
+impl<K> Hash for Call<K> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+        Arc::as_ptr(&self.scorer).hash(state);
+    }
+}
+
+async fn score<K: Kind>(scorer: &dyn Scorer, args: &ScalarFunctionArgs) -> Result<ArrayRef> {
+    let mut request = Request::read(args, K::arguments, K::item)?;
+    let items = std::mem::take(&mut request.items);
+    let scored = if items.is_empty() {
+        Ok(Vec::new())
+    } else {
+        request.job.metrics.rows.add(items.len());
+        let _timer = request.job.metrics.wait_time.timer();
+        K::score(scorer, &request.job, items).await
     };
-    let texts = columns.iter().zip(arguments).map(text);
-    texts.collect::<Result<_, _>>().map(Some)
+    K::to_array(request.finish(scored)?)
 }
 
-fn settings(args: &ScalarFunctionArgs) -> ChesSettings {
-    let extensions = &args.config_options.extensions;
-    extensions
-        .get::<ChesSettings>()
-        .cloned()
-        .unwrap_or_default()
-}
-
-fn needs(argument: &ColumnarValue) -> Result<Needs> {
-    if let ColumnarValue::Scalar(value) = argument
-        && let Some(Some(names)) = value.try_as_str()
-        && let Ok(needs) = bitflags::parser::from_str(names)
-    {
-        return Ok(needs);
+impl<K: Kind> ScalarUDFImpl for Call<K> {
+    fn name(&self) -> &str {
+        &self.name
     }
-    internal_err!("a scoring call whose first argument names no needs: {argument:?}")
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Struct(K::fields()))
+    }
+
+    /// Waits on a thread of its own, since the caller's runtime may have no other than the one
+    /// that waits. The work cannot be dropped, but goes on by at most one batch of rows.
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if !self.name.ends_with(BLOCKING_SUFFIX) {
+            return internal_err!("{} is asynchronous", self.name);
+        }
+        let scorer = Arc::clone(&self.scorer);
+        let work = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(score::<K>(&*scorer, &args))
+        };
+        let scores = std::thread::Builder::new()
+            .name("ches-blocking".into())
+            .spawn(work)?
+            .join()
+            .map_err(|_| exec_datafusion_err!("{} panicked", self.name))??;
+        Ok(ColumnarValue::Array(scores))
+    }
 }
 
-/// Equality and hash of a hidden function: those of the scorer it was made with.
-macro_rules! same_scorer {
-    ($function:ty) => {
-        impl PartialEq for $function {
-            fn eq(&self, other: &Self) -> bool {
-                std::sync::Arc::ptr_eq(&self.scorer, &other.scorer)
-            }
-        }
-
-        impl Eq for $function {}
-
-        impl std::hash::Hash for $function {
-            fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-                std::sync::Arc::as_ptr(&self.scorer).hash(state);
-            }
-        }
-    };
+#[async_trait]
+impl<K: Kind> AsyncScalarUDFImpl for Call<K> {
+    async fn invoke_async_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let scores = score::<K>(&*self.scorer, &args).await?;
+        debug_assert_eq!(scores.len(), args.number_rows);
+        Ok(ColumnarValue::Array(scores))
+    }
 }
-pub(super) use same_scorer;

@@ -13,7 +13,9 @@ use datafusion::logical_expr::{
 };
 
 use crate::columns;
-use crate::functions::{pair_call, response_call};
+use crate::functions::call::Kind;
+use crate::functions::pair_call::Pair;
+use crate::functions::response_call::Response;
 use crate::scorer::{Argument, Needs};
 
 /// What is scored: decides the arguments and the hidden function.
@@ -29,8 +31,8 @@ impl Scored {
     /// The meaning of each argument, or `None` where no form takes so many.
     fn arguments(self, count: usize) -> Option<&'static [Argument]> {
         match self {
-            Self::Pair => pair_call::arguments(count),
-            Self::Response => response_call::arguments(count),
+            Self::Pair => Pair::arguments(count),
+            Self::Response => Response::arguments(count),
         }
     }
 
@@ -43,8 +45,8 @@ impl Scored {
 
     fn return_type(self) -> DataType {
         match self {
-            Self::Pair => pair_call::return_type(),
-            Self::Response => response_call::return_type(),
+            Self::Pair => DataType::Struct(Pair::fields()),
+            Self::Response => DataType::Struct(Response::fields()),
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
@@ -15,7 +16,8 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::{Expr, ExprSchemable, ScalarUDF};
 
-use super::pair_call;
+use super::call::Kind;
+use super::pair_call::Pair;
 
 /// Rewrites accesses to fields of `preference_scores`.
 #[derive(Debug)]
@@ -38,7 +40,7 @@ impl FunctionRewrite for FieldAccess {
             Expr::ScalarFunction(ScalarFunction { func, args })
                 if func.name() == "get_field"
                     && args.len() == 2
-                    && args[0].get_type(schema).ok() == Some(pair_call::return_type()) =>
+                    && args[0].get_type(schema).ok() == Some(DataType::Struct(Pair::fields())) =>
             {
                 let pick = ScalarFunction::new_udf(Arc::clone(&self.pick), args);
                 Ok(Transformed::yes(Expr::ScalarFunction(pick)))

@@ -1,9 +1,9 @@
 //! The SQL functions, one file each.
 //!
-//! Every public function is a facade ([`facade`]): it checks its arguments when the query is
-//! planned and rewrites itself to a field of one of two hidden asynchronous functions
-//! ([`pair_call`], [`response_call`]), so that equal calls behind different functions are one
-//! call, which common-subexpression elimination evaluates once.
+//! Every public function that needs a model is a facade ([`facade`]): it checks its arguments
+//! when the query is planned and rewrites itself to a field of one of two hidden asynchronous
+//! functions ([`pair_call`], [`response_call`]), so that calls of the same texts behind different
+//! functions become one call ([`HoistScores`]).
 
 mod call;
 mod ches;
@@ -16,17 +16,24 @@ mod normalized_edit_distance;
 mod pair_call;
 mod pick;
 mod preference_scores;
+mod request;
 mod response_call;
+mod response_embedding;
 
 use std::sync::Arc;
 
-use datafusion::logical_expr::ScalarUDF;
-use datafusion::logical_expr::async_udf::AsyncScalarUDF;
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
+use datafusion::logical_expr::{Expr, ScalarUDF};
 
-use crate::scorer::Scorer;
+use crate::optimizer::HoistScores;
+use crate::scorer::{Needs, Scorer};
+use call::Kind;
 use facade::{Calls, Facade};
 use field_access::FieldAccess;
+use pair_call::Pair;
+use response_call::Response;
+
+pub(crate) use call::BLOCKING_SUFFIX;
 
 /// What a session needs of this module.
 #[derive(Debug)]
@@ -38,14 +45,19 @@ pub struct Functions {
     /// Reads fields of `preference_scores` without a second pass of the model; for
     /// `FunctionRegistry::register_function_rewrite`.
     pub field_access: Arc<dyn FunctionRewrite + Send + Sync>,
+    /// Lets scores stand wherever an expression may, and computes each once; to be added as the
+    /// last optimizer rule.
+    pub hoist_scores: Arc<HoistScores>,
 }
 
 /// Every function of this crate, computed by `scorer`.
 pub fn all(scorer: Arc<dyn Scorer>) -> Functions {
-    let asynchronous = |function| Arc::new(AsyncScalarUDF::new(function).into_scalar_udf());
+    let (score_pair, pair_twin) = call::functions::<Pair>(&scorer);
+    let (score_response, response_twin) = call::functions::<Response>(&scorer);
+    let twins = vec![pair_twin, response_twin];
     let calls = Calls {
-        score_pair: asynchronous(Arc::new(pair_call::ScorePair::new(Arc::clone(&scorer)))),
-        score_response: asynchronous(Arc::new(response_call::ScoreResponse::new(scorer))),
+        score_pair,
+        score_response,
         pick: Arc::new(ScalarUDF::new_from_impl(pick::Pick::new())),
     };
     let mut functions: Vec<_> = [
@@ -55,6 +67,7 @@ pub fn all(scorer: Arc<dyn Scorer>) -> Functions {
         log_prob::describe(),
         normalized_edit_distance::describe(),
         preference_scores::describe(),
+        response_embedding::describe(),
     ]
     .into_iter()
     .map(|function| Arc::new(ScalarUDF::new_from_impl(Facade::new(function, &calls))))
@@ -63,8 +76,41 @@ pub fn all(scorer: Arc<dyn Scorer>) -> Functions {
         pick: Arc::clone(&calls.pick),
     });
     functions.extend([calls.score_pair, calls.score_response, calls.pick]);
+    functions.extend(twins.iter().cloned());
     Functions {
         functions,
         field_access,
+        hoist_scores: Arc::new(HoistScores::new(twins)),
+    }
+}
+
+/// Whether this is a hidden asynchronous function.
+pub(crate) fn is_scoring_function(function: &ScalarUDF) -> bool {
+    [Pair::NAME, Response::NAME].contains(&function.name())
+}
+
+/// Whether this reads a field of what a hidden function returned.
+pub(crate) fn is_pick(function: &ScalarUDF) -> bool {
+    function.name() == pick::NAME
+}
+
+/// What a call of a hidden function, with these arguments, is said to need.
+pub(crate) fn call_needs(args: &[Expr]) -> Option<Needs> {
+    match args.first() {
+        Some(Expr::Literal(needs, _)) => call::stated_needs(needs),
+        _ => None,
+    }
+}
+
+/// What a hidden function computes for a field; `None` where that follows from the call.
+pub(crate) fn field_needs(function: &str, field: &Expr) -> Option<Needs> {
+    let Expr::Literal(field, _) = field else {
+        return None;
+    };
+    let field = field.try_as_str()??;
+    match function {
+        Pair::NAME => Pair::field_needs(field),
+        Response::NAME => Response::field_needs(field),
+        _ => None,
     }
 }

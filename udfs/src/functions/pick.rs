@@ -17,7 +17,11 @@ use datafusion::logical_expr::{
     lit,
 };
 
-use super::pair_call;
+use super::call::Kind;
+use super::pair_call::Pair;
+use crate::scorer::Needs;
+
+pub(super) const NAME: &str = "__ches_pick";
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Pick {
@@ -34,7 +38,7 @@ impl Pick {
 
 impl ScalarUDFImpl for Pick {
     fn name(&self) -> &str {
-        "__ches_pick"
+        NAME
     }
 
     fn signature(&self) -> &Signature {
@@ -63,16 +67,18 @@ impl ScalarUDFImpl for Pick {
         }
     }
 
-    /// A field of `preference_scores` that takes no forward pass asks for none.
+    /// A field of `preference_scores` that takes no forward pass asks for none, also in a host
+    /// without [`HoistScores`](crate::optimizer::HoistScores), which narrows any other.
     fn simplify(
         &self,
         mut args: Vec<Expr>,
         _context: &SimplifyContext,
     ) -> Result<ExprSimplifyResult> {
         if let [Expr::ScalarFunction(call), Expr::Literal(field, _)] = &mut args[..]
-            && call.func.name() == pair_call::NAME
+            && call.func.name() == Pair::NAME
             && let Some(Some(field)) = field.try_as_str()
-            && let Some(needs) = pair_call::needs_without_model(field)
+            && let Some(needs) = Pair::field_needs(field)
+            && !needs.intersects(Needs::MODEL)
         {
             let needs = lit(needs.to_string());
             if call.args[0] != needs {

@@ -1,115 +1,137 @@
-//! `__ches_score_response(needs, prompt, response)`: the hidden asynchronous function behind
-//! every public function of a single response.
+//! `__ches_score_response(needs, prompt, response)`: the hidden function behind every public
+//! function of a single response.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, StringArray, StructArray};
+use arrow::array::{
+    ArrayRef, Float32Builder, Float64Array, Int32Array, ListBuilder, StringArray, StructArray,
+};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Fields};
 use async_trait::async_trait;
-use datafusion::common::internal_err;
 use datafusion::error::Result;
-use datafusion::logical_expr::async_udf::AsyncScalarUDFImpl;
-use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
-};
 
-use super::call::{Outcome, Request};
+use super::call::Kind;
 use super::pair_call::response;
-use crate::scorer::{Argument, PromptedResponse, ResponseScores, RowError, Scorer};
+use super::request::Outcome;
+use crate::scorer::{
+    Argument, Job, Needs, PromptedResponse, ResponseEmbedding, ResponseScores, RowError, Scorer,
+    ScorerError,
+};
 use crate::text::Text;
 
-/// The meaning of the text arguments of a call with that many of them.
-pub(super) fn arguments(count: usize) -> Option<&'static [Argument]> {
-    (count == 2).then_some(&[Argument::Prompt, Argument::Response])
-}
+/// The field that `response_embedding` returns.
+pub(super) const EMBEDDING: &str = "embedding";
 
-pub(super) fn return_type() -> DataType {
-    DataType::Struct(fields())
-}
+/// Scores and embeddings of one response.
+#[derive(Debug)]
+pub(super) struct Response;
 
-fn fields() -> Fields {
-    [("log_prob", DataType::Float64), ("error", DataType::Utf8)]
+#[async_trait]
+impl Kind for Response {
+    const NAME: &'static str = "__ches_score_response";
+    type Item = PromptedResponse;
+    type Scores = ResponseScores;
+
+    fn arguments(count: usize) -> Option<&'static [Argument]> {
+        (count == 2).then_some(&[Argument::Prompt, Argument::Response])
+    }
+
+    fn fields() -> Fields {
+        let embedding = DataType::Struct(embedding_fields());
+        [
+            ("log_prob", DataType::Float64),
+            (EMBEDDING, embedding),
+            ("error", DataType::Utf8),
+        ]
         .into_iter()
         .map(|(name, data_type)| Field::new(name, data_type, true))
         .collect()
-}
+    }
 
-fn prompted_response(texts: Vec<Text>) -> Result<PromptedResponse, RowError> {
-    let [prompt, answer] = <[Text; 2]>::try_from(texts)
-        .map_err(|texts| RowError::of_row(format!("{} texts", texts.len())))?;
-    let response =
-        response(&prompt, answer).map_err(|reason| RowError::of(Argument::Response, reason))?;
-    Ok(PromptedResponse { prompt, response })
-}
-
-#[derive(Debug)]
-pub(super) struct ScoreResponse {
-    scorer: Arc<dyn Scorer>,
-    signature: Signature,
-}
-
-impl ScoreResponse {
-    pub fn new(scorer: Arc<dyn Scorer>) -> Self {
-        Self {
-            scorer,
-            signature: Signature::any(3, Volatility::Immutable),
+    fn field_needs(field: &str) -> Option<Needs> {
+        match field {
+            "log_prob" => Some(Needs::LOG_PROBS),
+            EMBEDDING => Some(Needs::EMBEDDINGS),
+            _ => None,
         }
     }
-}
 
-super::call::same_scorer!(ScoreResponse);
-
-impl ScalarUDFImpl for ScoreResponse {
-    fn name(&self) -> &str {
-        "__ches_score_response"
+    fn item(texts: Vec<Text>) -> Result<PromptedResponse, RowError> {
+        let [prompt, answer] = <[Text; 2]>::try_from(texts)
+            .map_err(|texts| RowError::of_row(format!("{} texts", texts.len())))?;
+        let response =
+            response(&prompt, answer).map_err(|reason| RowError::of(Argument::Response, reason))?;
+        Ok(PromptedResponse { prompt, response })
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
+    async fn score(
+        scorer: &dyn Scorer,
+        job: &Job,
+        items: Vec<PromptedResponse>,
+    ) -> Result<Vec<Result<ResponseScores, RowError>>, ScorerError> {
+        scorer.score_responses(job, items).await
     }
 
-    fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
-        Ok(return_type())
-    }
-
-    fn invoke_with_args(&self, _args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        internal_err!("{} is asynchronous", self.name())
-    }
-}
-
-#[async_trait]
-impl AsyncScalarUDFImpl for ScoreResponse {
-    async fn invoke_async_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let mut request = Request::read(&args, arguments, prompted_response)?;
-        let responses = std::mem::take(&mut request.items);
-        let scored = if responses.is_empty() {
-            Ok(Vec::new())
-        } else {
-            let Request {
-                settings, needs, ..
-            } = &request;
-            self.scorer
-                .score_responses(settings, *needs, responses)
-                .await
+    fn to_array(rows: Vec<Outcome<ResponseScores>>) -> Result<ArrayRef> {
+        let valid: NullBuffer = rows.iter().map(Option::is_some).collect();
+        let log_prob = |row: &Outcome<ResponseScores>| row.as_ref()?.as_ref().ok()?.log_prob;
+        let error = |row: &Outcome<ResponseScores>| match row.as_ref()? {
+            Ok(scores) => scores.no_score.clone(),
+            Err(error) => Some(error.reason.clone()),
         };
-        Ok(ColumnarValue::Array(to_array(request.finish(scored)?)?))
+        let embeddings = rows
+            .iter()
+            .map(|row| row.as_ref()?.as_ref().ok()?.embedding.as_ref());
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(rows.iter().map(log_prob).collect::<Float64Array>()),
+            embedding_array(embeddings)?,
+            Arc::new(rows.iter().map(error).collect::<StringArray>()),
+        ];
+        Ok(Arc::new(StructArray::try_new(
+            Self::fields(),
+            columns,
+            Some(valid),
+        )?))
     }
 }
 
-fn to_array(rows: Vec<Outcome<ResponseScores>>) -> Result<ArrayRef> {
-    let valid: NullBuffer = rows.iter().map(Option::is_some).collect();
-    let log_prob = |row: &Outcome<ResponseScores>| row.as_ref()?.as_ref().ok()?.log_prob;
-    let error = |row: &Outcome<ResponseScores>| match row.as_ref()? {
-        Ok(scores) => scores.no_score.clone(),
-        Err(error) => Some(error.reason.clone()),
+/// The fields of `response_embedding`.
+fn embedding_fields() -> Fields {
+    let vector = DataType::List(Arc::new(Field::new_list_field(DataType::Float32, true)));
+    [
+        ("sum", vector.clone()),
+        ("last", vector),
+        ("tokens", DataType::Int32),
+    ]
+    .into_iter()
+    .map(|(name, data_type)| Field::new(name, data_type, true))
+    .collect()
+}
+
+fn embedding_array<'a>(
+    rows: impl Iterator<Item = Option<&'a ResponseEmbedding>> + Clone,
+) -> Result<ArrayRef> {
+    let list = |of: fn(&ResponseEmbedding) -> &[f32]| -> ArrayRef {
+        let mut list = ListBuilder::new(Float32Builder::new());
+        for row in rows.clone() {
+            list.values().append_slice(row.map_or(&[], of));
+            list.append(row.is_some());
+        }
+        Arc::new(list.finish())
     };
+    let valid: NullBuffer = rows.clone().map(|row| row.is_some()).collect();
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(rows.iter().map(log_prob).collect::<Float64Array>()),
-        Arc::new(rows.iter().map(error).collect::<StringArray>()),
+        list(|row| &row.sum),
+        list(|row| &row.last),
+        Arc::new(
+            rows.clone()
+                .map(|row| row.map(|row| row.tokens))
+                .collect::<Int32Array>(),
+        ),
     ];
     Ok(Arc::new(StructArray::try_new(
-        fields(),
+        embedding_fields(),
         columns,
         Some(valid),
     )?))

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use ches_udfs::{
-    Argument, ChesSettings, Needs, PairScores, PreferencePair, PromptedResponse, ResponseScores,
-    RowError, Scorer, ScorerError, Text,
+    Argument, ChesSettings, Job, Needs, PairScores, PreferencePair, PromptedResponse,
+    ResponseEmbedding, ResponseScores, RowError, Scorer, ScorerError, Text,
 };
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
@@ -107,31 +107,38 @@ fn pair(needs: Needs, pair: &PreferencePair) -> Result<PairScores, RowError> {
     Ok(scores)
 }
 
+fn embedding(text: &str) -> ResponseEmbedding {
+    let length = text.len() as f32;
+    ResponseEmbedding {
+        sum: vec![length, 1.0],
+        last: vec![length],
+        tokens: text.len() as i32,
+    }
+}
+
 #[async_trait]
 impl Scorer for FakeScorer {
     async fn score_pairs(
         &self,
-        settings: &ChesSettings,
-        needs: Needs,
+        job: &Job,
         pairs: Vec<PreferencePair>,
     ) -> Result<Vec<Result<PairScores, RowError>>, ScorerError> {
-        if settings.model.as_deref() == Some("missing") {
+        if job.settings.model.as_deref() == Some("missing") {
             return Err(ScorerError::Setting {
                 key: "model",
                 reason: "missing: no such file".into(),
             });
         }
-        self.count(needs, pairs.len());
-        Ok(pairs.iter().map(|row| pair(needs, row)).collect())
+        self.count(job.needs, pairs.len());
+        Ok(pairs.iter().map(|row| pair(job.needs, row)).collect())
     }
 
     async fn score_responses(
         &self,
-        _settings: &ChesSettings,
-        needs: Needs,
+        job: &Job,
         responses: Vec<PromptedResponse>,
     ) -> Result<Vec<Result<ResponseScores, RowError>>, ScorerError> {
-        self.count(needs, responses.len());
+        self.count(job.needs, responses.len());
         let scores = |row: &PromptedResponse| match content(&row.response) {
             text if text.contains("FAIL") => Err(RowError::of(
                 Argument::Response,
@@ -139,7 +146,11 @@ impl Scorer for FakeScorer {
             )),
             text => Ok(ResponseScores {
                 log_prob: Some(-(text.len() as f64)),
-                ..ResponseScores::default()
+                embedding: job
+                    .needs
+                    .contains(Needs::EMBEDDINGS)
+                    .then(|| embedding(&text)),
+                no_score: None,
             }),
         };
         Ok(responses.iter().map(scores).collect())

@@ -1,0 +1,187 @@
+//! A batch of a hidden function: reading its rows, and what a row error does.
+//!
+//! Their first argument is a literal that names what is needed ([`Needs`]), the others are text
+//! columns.
+
+use arrow::datatypes::FieldRef;
+use datafusion::common::{exec_err, internal_err};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
+
+use super::call::stated_needs;
+use crate::columns::TextColumn;
+use crate::metrics::ScoreMetrics;
+use crate::scorer::{Argument, Job, RowError, ScorerError};
+use crate::settings::{ChesSettings, OnError};
+use crate::text::Text;
+
+/// What became of a row: `None` where an argument is NULL.
+pub(super) type Outcome<S> = Option<Result<S, RowError>>;
+
+/// A batch, read: the items for the scorer, and which rows they stand for.
+pub(super) struct Request<T> {
+    pub job: Job,
+    pub items: Vec<T>,
+    rows: Vec<Row>,
+    /// Rows of the batch. Texts that are all constants are read once for all of them.
+    row_count: usize,
+    arguments: &'static [Argument],
+    columns: Vec<FieldRef>,
+}
+
+enum Row {
+    Null,
+    Malformed(RowError),
+    Scored,
+}
+
+impl<T> Request<T> {
+    /// Reads every row by `read`, which gets the row's texts in the order of the arguments.
+    ///
+    /// # Errors
+    /// When a row is malformed and `ches.on_error` is `fail`.
+    pub fn read(
+        args: &ScalarFunctionArgs,
+        arguments: impl FnOnce(usize) -> Option<&'static [Argument]>,
+        read: impl Fn(Vec<Text>) -> Result<T, RowError>,
+    ) -> Result<Self> {
+        let Some(arguments) = arguments(args.args.len() - 1) else {
+            return internal_err!("a scoring call with {} arguments", args.args.len());
+        };
+        let mut request = Self {
+            job: job(args)?,
+            items: Vec::new(),
+            rows: Vec::new(),
+            row_count: args.number_rows,
+            arguments,
+            columns: args.arg_fields[1..].to_vec(),
+        };
+        let is_constant = |arg: &ColumnarValue| matches!(arg, ColumnarValue::Scalar(_));
+        let texts = &args.args[1..];
+        let distinct_rows = if texts.iter().all(is_constant) {
+            args.number_rows.min(1)
+        } else {
+            args.number_rows
+        };
+        let texts = texts
+            .iter()
+            .map(|arg| TextColumn::try_new(&arg.to_array(distinct_rows)?))
+            .collect::<Result<Vec<_>>>()?;
+        for row in 0..distinct_rows {
+            let read =
+                texts_of_row(&texts, row, arguments).and_then(|texts| texts.map(&read).transpose());
+            let row = match read {
+                Ok(None) => Row::Null,
+                Ok(Some(item)) => {
+                    request.items.push(item);
+                    Row::Scored
+                }
+                Err(error) => Row::Malformed(request.accept(row, error)?),
+            };
+            request.rows.push(row);
+        }
+        Ok(request)
+    }
+
+    /// Joins the scorer's results with the rows that it was not asked about.
+    ///
+    /// # Errors
+    /// When the scorer failed, or a row did and `ches.on_error` is `fail`.
+    pub fn finish<S: Clone>(
+        mut self,
+        scored: Result<Vec<Result<S, RowError>>, ScorerError>,
+    ) -> Result<Vec<Outcome<S>>> {
+        let scored = scored.map_err(|error| match error {
+            ScorerError::Setting { .. } => DataFusionError::Configuration(error.to_string()),
+            ScorerError::Other(error) => DataFusionError::External(error),
+        })?;
+        let expected = self.rows.iter().filter(|row| matches!(row, Row::Scored));
+        if expected.count() != scored.len() {
+            return internal_err!("the scorer returned {} results", scored.len());
+        }
+        let mut scored = scored.into_iter();
+        let rows = std::mem::take(&mut self.rows);
+        let outcomes = rows
+            .into_iter()
+            .enumerate()
+            .map(|(at, row)| match row {
+                Row::Null => Ok(None),
+                Row::Malformed(error) => Ok(Some(Err(error))),
+                Row::Scored => match scored.next() {
+                    Some(Err(error)) => Ok(Some(Err(self.accept(at, error)?))),
+                    other => Ok(other),
+                },
+            })
+            .collect::<Result<Vec<_>>>()?;
+        match &outcomes[..] {
+            [constant] if self.row_count > 1 => Ok(vec![constant.clone(); self.row_count]),
+            _ => Ok(outcomes),
+        }
+    }
+
+    /// Lets a row error through where `ches.on_error` is `null`; otherwise the query fails.
+    fn accept(&self, row: usize, error: RowError) -> Result<RowError> {
+        if self.job.settings.on_error == OnError::Null {
+            return Ok(error);
+        }
+        let place = error
+            .argument
+            .and_then(|argument| {
+                let at = self.arguments.iter().position(|a| *a == argument)?;
+                Some(format!(
+                    ", {argument} (column '{}')",
+                    self.columns[at].name()
+                ))
+            })
+            .unwrap_or_default();
+        exec_err!(
+            "row {} of this batch of {}{place}: {} (with ches.on_error = 'null' such a row's \
+             scores are NULL)",
+            row + 1,
+            self.row_count,
+            error.reason
+        )
+    }
+}
+
+/// A row's texts, or `None` where one of them is NULL.
+fn texts_of_row(
+    columns: &[TextColumn],
+    row: usize,
+    arguments: &[Argument],
+) -> Result<Option<Vec<Text>>, RowError> {
+    if columns.iter().any(|column| column.is_null(row)) {
+        return Ok(None);
+    }
+    let text = |(column, argument): (&TextColumn, &Argument)| {
+        let text = column.text(row);
+        text.map_err(|reason| RowError::of(*argument, reason))
+    };
+    let texts = columns.iter().zip(arguments).map(text);
+    texts.collect::<Result<_, _>>().map(Some)
+}
+
+fn job(args: &ScalarFunctionArgs) -> Result<Job> {
+    let needs = match &args.args[0] {
+        ColumnarValue::Scalar(value) => stated_needs(value),
+        ColumnarValue::Array(_) => None,
+    };
+    let Some(needs) = needs else {
+        return internal_err!(
+            "a scoring call whose first argument names no needs: {:?}",
+            args.args[0]
+        );
+    };
+    let extensions = &args.config_options.extensions;
+    Ok(Job {
+        settings: extensions
+            .get::<ChesSettings>()
+            .cloned()
+            .unwrap_or_default(),
+        needs,
+        metrics: extensions
+            .get::<ScoreMetrics>()
+            .cloned()
+            .unwrap_or_default(),
+    })
+}

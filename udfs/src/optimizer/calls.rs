@@ -1,0 +1,273 @@
+//! Finding scoring calls in expressions, and the conditions under which they are evaluated.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::{Case, ScalarFunction};
+use datafusion::logical_expr::utils::{conjunction, disjunction, split_binary};
+use datafusion::logical_expr::{Expr, Operator, ScalarUDF, lit};
+
+use crate::functions::{call_needs, field_needs, is_pick, is_scoring_function};
+use crate::scorer::Needs;
+
+/// A call of a hidden function, whatever is needed of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Call {
+    function: Arc<ScalarUDF>,
+    pub texts: Vec<Expr>,
+}
+
+impl Call {
+    /// The call that an expression is, and what is needed of it.
+    pub fn of(expr: &Expr) -> Option<(Self, Needs)> {
+        let function = scoring_call(expr)?;
+        let needs = call_needs(&function.args)?;
+        let call = Self {
+            function: Arc::clone(&function.func),
+            texts: function.args[1..].to_vec(),
+        };
+        Some((call, needs))
+    }
+
+    pub fn expr(&self, needs: Needs) -> Expr {
+        let mut args = vec![lit(needs.to_string())];
+        args.extend(self.texts.iter().cloned());
+        Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(&self.function), args))
+    }
+
+    /// The same call, with NULL for the rows where `guard` is not true.
+    pub fn guarded(mut self, guard: &Expr) -> Self {
+        let text = &mut self.texts[0];
+        let is_guarded = matches!(text, Expr::Case(case) if case.expr.is_none()
+            && case.else_expr.is_none()
+            && matches!(&case.when_then_expr[..], [(when, _)] if **when == *guard));
+        if !is_guarded {
+            let when_then = vec![(Box::new(guard.clone()), Box::new(text.clone()))];
+            *text = Expr::Case(Case::new(None, when_then, None));
+        }
+        self
+    }
+
+    /// The call by another function of the same arguments.
+    pub fn by(&self, function: &Arc<ScalarUDF>, needs: Needs) -> Expr {
+        let other = Self {
+            function: Arc::clone(function),
+            texts: self.texts.clone(),
+        };
+        other.expr(needs)
+    }
+
+    pub fn function_name(&self) -> &str {
+        self.function.name()
+    }
+}
+
+fn scoring_call(expr: &Expr) -> Option<&ScalarFunction> {
+    match expr {
+        Expr::ScalarFunction(function) if is_scoring_function(&function.func) => Some(function),
+        _ => None,
+    }
+}
+
+/// Whether an expression holds a scoring call; subqueries are expressions of other plans.
+pub(super) fn has_calls(expr: &Expr) -> bool {
+    expr.exists(|expr| Ok(scoring_call(expr).is_some()))
+        .unwrap_or(true)
+}
+
+/// Whether a condition may be evaluated in a second place too.
+fn can_be_repeated(condition: &Expr) -> bool {
+    let holds_query = |expr: &Expr| {
+        matches!(
+            expr,
+            Expr::Exists(_)
+                | Expr::InSubquery(_)
+                | Expr::SetComparison(_)
+                | Expr::ScalarSubquery(_)
+                | Expr::OuterReferenceColumn(..)
+        )
+    };
+    !condition.is_volatile()
+        && !condition
+            .exists(|expr| Ok(holds_query(expr)))
+            .unwrap_or(true)
+}
+
+/// What is needed of one distinct call, and when.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub call: Call,
+    pub needs: Needs,
+    /// The rows that need it; all of them if none.
+    pub guard: Option<Expr>,
+}
+
+/// The distinct calls in `exprs` that can be made now: those whose texts and guards hold no
+/// calls themselves.
+pub(super) fn wanted(exprs: &[Expr]) -> Vec<Wanted> {
+    let mut found = Vec::new();
+    for expr in exprs {
+        visit(expr, &mut Vec::new(), &mut found);
+    }
+    let mut calls: Vec<(Call, Needs, Vec<Option<Expr>>)> = Vec::new();
+    for Occurrence { call, needs, guard } in found {
+        match calls.iter_mut().find(|(known, ..)| *known == call) {
+            Some((_, known_needs, guards)) => {
+                *known_needs |= needs;
+                guards.push(guard);
+            }
+            None => calls.push((call, needs, vec![guard])),
+        }
+    }
+    let is_ready = |guards: &[Option<Expr>]| !guards.iter().flatten().any(has_calls);
+    let any_ready = calls.iter().any(|(_, _, guards)| is_ready(guards));
+    calls
+        .into_iter()
+        .filter(|(_, _, guards)| !any_ready || is_ready(guards))
+        .map(|(call, needs, guards)| {
+            // Guards that wait for each other's calls are given up.
+            let guards: Option<Vec<Expr>> = if any_ready {
+                guards.into_iter().collect()
+            } else {
+                None
+            };
+            let guard = guards.map(distinct).and_then(disjunction);
+            Wanted { call, needs, guard }
+        })
+        .collect()
+}
+
+fn distinct(exprs: Vec<Expr>) -> Vec<Expr> {
+    let mut kept = Vec::with_capacity(exprs.len());
+    for expr in exprs {
+        if !kept.contains(&expr) {
+            kept.push(expr);
+        }
+    }
+    kept
+}
+
+struct Occurrence {
+    call: Call,
+    needs: Needs,
+    guard: Option<Expr>,
+}
+
+/// Collects the innermost calls of an expression that is evaluated where all `guards` hold.
+fn visit(expr: &Expr, guards: &mut Vec<Expr>, found: &mut Vec<Occurrence>) {
+    let mut guarded = |expr: &Expr, more: Vec<Expr>, found: &mut Vec<Occurrence>| {
+        let more = more.into_iter().filter(can_be_repeated);
+        let before = guards.len();
+        guards.extend(more);
+        visit(expr, guards, found);
+        guards.truncate(before);
+    };
+    match expr {
+        _ if !has_calls(expr) => {}
+        Expr::Case(case) => {
+            let condition = |when: &Expr| match &case.expr {
+                Some(base) => base.as_ref().clone().eq(when.clone()),
+                None => when.clone(),
+            };
+            let mut earlier = Vec::new();
+            if let Some(base) = &case.expr {
+                guarded(base, Vec::new(), found);
+            }
+            for (when, then) in &case.when_then_expr {
+                guarded(when, earlier.clone(), found);
+                let condition = condition(when);
+                let mut here = earlier.clone();
+                here.push(condition.clone());
+                guarded(then, here, found);
+                earlier.push(condition.is_not_true());
+            }
+            if let Some(otherwise) = &case.else_expr {
+                guarded(otherwise, earlier, found);
+            }
+        }
+        Expr::BinaryExpr(binary) if matches!(binary.op, Operator::And | Operator::Or) => {
+            let operands = split_binary(expr, binary.op);
+            let undecided = |operand: &&&Expr| {
+                let operand = (**operand).clone();
+                match binary.op {
+                    Operator::And => operand.is_not_false(),
+                    _ => operand.is_not_true(),
+                }
+            };
+            let cheap = operands.iter().filter(|operand| !has_calls(operand));
+            let cheap: Vec<Expr> = cheap.map(|operand| undecided(&operand)).collect();
+            for operand in operands {
+                guarded(operand, cheap.clone(), found);
+            }
+        }
+        Expr::AggregateFunction(function) => {
+            let params = &function.params;
+            let filter = params.filter.as_deref();
+            if let Some(filter) = filter {
+                guarded(filter, Vec::new(), found);
+            }
+            let sorts = params.order_by.iter().map(|sort| &sort.expr);
+            for expr in params.args.iter().chain(sorts) {
+                guarded(expr, filter.cloned().into_iter().collect(), found);
+            }
+        }
+        Expr::ScalarFunction(function) if is_pick(&function.func) => {
+            let before = found.len();
+            let call = &function.args[0];
+            guarded(call, Vec::new(), found);
+            // Only a call that stands here itself; its texts may hold others.
+            if let [only] = &mut found[before..]
+                && Call::of(call).is_some_and(|(call, _)| call == only.call)
+                && let Some(needs) = field_needs(only.call.function_name(), &function.args[1])
+            {
+                only.needs &= needs;
+            }
+        }
+        Expr::ScalarFunction(function)
+            if is_scoring_function(&function.func) && !function.args.iter().any(has_calls) =>
+        {
+            if let Some((call, needs)) = Call::of(expr) {
+                found.push(Occurrence {
+                    call,
+                    needs,
+                    guard: conjunction(guards.iter().cloned()),
+                });
+            }
+        }
+        _ => {
+            let children = expr.apply_children(|child| {
+                guarded(child, Vec::new(), found);
+                Ok(TreeNodeRecursion::Continue)
+            });
+            debug_assert!(children.is_ok());
+        }
+    }
+}
+
+/// Puts what `replace` gives in the place of each call.
+pub(super) fn replace(
+    expr: Expr,
+    mut replace: impl FnMut(&Call, Needs) -> Option<Expr>,
+) -> Result<Expr> {
+    let replaced = expr.transform_up(|expr| {
+        let by = match &expr {
+            Expr::ScalarFunction(pick) if is_pick(&pick.func) => {
+                Call::of(&pick.args[0]).and_then(|(call, needs)| {
+                    let of_field = field_needs(call.function_name(), &pick.args[1]);
+                    let struct_ = replace(&call, needs & of_field.unwrap_or(needs))?;
+                    let args = vec![struct_, pick.args[1].clone()];
+                    let pick = ScalarFunction::new_udf(Arc::clone(&pick.func), args);
+                    Some(Expr::ScalarFunction(pick))
+                })
+            }
+            _ => None,
+        };
+        Ok(by.map_or_else(|| Transformed::no(expr), Transformed::yes))
+    })?;
+    let replaced = replaced.data.transform_up(|expr| {
+        let by = Call::of(&expr).and_then(|(call, needs)| replace(&call, needs));
+        Ok(by.map_or_else(|| Transformed::no(expr), Transformed::yes))
+    })?;
+    Ok(replaced.data)
+}

@@ -1,0 +1,846 @@
+//! Moving scoring calls up a plan, node by node.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchemaRef, TableReference};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::GroupingSet;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::logical_plan::{
+    Aggregate, DmlStatement, Filter, Join, Limit, Projection, Sort, SubqueryAlias, TableScan,
+    TableScanBuilder, Union, Window,
+};
+use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
+use datafusion::logical_expr::{
+    EmptyRelation, Expr, JoinType, LogicalPlan, ScalarUDF, TableProviderFilterPushDown, Values,
+    WriteOp, lit,
+};
+
+use super::calls::{Call, has_calls, replace, wanted};
+use crate::scorer::Needs;
+
+/// A plan on its way up, and what its parent expects of it.
+struct Lifted {
+    plan: LogicalPlan,
+    /// The columns that the parent knows. Those that are pending the plan does not have; it may
+    /// have others that the parent does not know.
+    schema: DFSchemaRef,
+    /// Columns of `schema` that are not computed yet, by expressions over columns of `plan`.
+    pending: Vec<(Column, Expr)>,
+    /// Calls over columns of `plan` that are already made, and which column has the result.
+    held: Vec<(Call, Column)>,
+}
+
+impl Lifted {
+    fn of(plan: LogicalPlan) -> Self {
+        Self {
+            schema: Arc::clone(plan.schema()),
+            plan,
+            pending: Vec::new(),
+            held: Vec::new(),
+        }
+    }
+
+    fn has_exact_columns(&self) -> bool {
+        self.plan.schema().columns() == self.schema.columns()
+    }
+
+    fn has_column(&self, column: &Column) -> bool {
+        self.plan.schema().columns().contains(column)
+    }
+
+    fn has_columns_of(&self, expr: &Expr) -> bool {
+        expr.column_refs().into_iter().all(|c| self.has_column(c))
+    }
+
+    fn reads_pending(&self, expr: &Expr) -> bool {
+        let is_pending = |column: &&Column| {
+            resolve(&self.schema, column)
+                .is_some_and(|column| self.pending.iter().any(|(known, _)| *known == column))
+        };
+        expr.column_refs().iter().any(is_pending)
+    }
+
+    /// An expression of the parent, over the columns that the plan has.
+    fn read(&self, expr: Expr) -> Result<Expr> {
+        substitute(expr, |column| {
+            let column = resolve(&self.schema, column)?;
+            let pending = self.pending.iter().find(|(known, _)| *known == column);
+            Some(match pending {
+                Some((_, expr)) => expr.clone(),
+                None => Expr::Column(column),
+            })
+        })
+    }
+
+    fn read_all(&self, exprs: impl IntoIterator<Item = Expr>) -> Result<Vec<Expr>> {
+        exprs.into_iter().map(|expr| self.read(expr)).collect()
+    }
+
+    /// Replaces the plan by one that also has `more` columns.
+    fn project(&mut self, more: Vec<Expr>) -> Result<()> {
+        let mut exprs = columns_of(&self.plan);
+        exprs.extend(more);
+        let input = Arc::new(std::mem::take(&mut self.plan));
+        self.plan = LogicalPlan::Projection(Projection::try_new(exprs, input)?);
+        Ok(())
+    }
+
+    fn map_plan(
+        mut self,
+        map: impl FnOnce(Arc<LogicalPlan>) -> Result<LogicalPlan>,
+    ) -> Result<Self> {
+        self.plan = map(Arc::new(self.plan))?;
+        Ok(self)
+    }
+}
+
+fn columns_of(plan: &LogicalPlan) -> Vec<Expr> {
+    let columns = plan.schema().columns().into_iter();
+    columns.map(Expr::Column).collect()
+}
+
+/// The column as the schema names it.
+fn resolve(schema: &DFSchemaRef, column: &Column) -> Option<Column> {
+    let columns = schema.columns();
+    if columns.contains(column) {
+        return Some(column.clone());
+    }
+    schema
+        .maybe_index_of_column(column)
+        .map(|at| columns[at].clone())
+}
+
+/// Replaces columns, without looking into what replaces them.
+fn substitute(expr: Expr, by: impl Fn(&Column) -> Option<Expr>) -> Result<Expr> {
+    let replaced = expr.transform_up(|expr| {
+        let replacement = match &expr {
+            Expr::Column(column) => by(column),
+            _ => None,
+        };
+        Ok(replacement.map_or_else(|| Transformed::no(expr), Transformed::yes))
+    })?;
+    Ok(replaced.data)
+}
+
+fn requalify(expr: Expr, alias: &TableReference) -> Result<Expr> {
+    substitute(expr, |column| {
+        Some(Expr::Column(Column::new(Some(alias.clone()), &column.name)))
+    })
+}
+
+fn named(expr: Expr, column: &Column) -> Expr {
+    let (relation, name) = expr.qualified_name();
+    if relation == column.relation && name == column.name {
+        expr
+    } else {
+        expr.alias_qualified(column.relation.clone(), &column.name)
+    }
+}
+
+fn without_alias(expr: Expr) -> Expr {
+    match expr {
+        Expr::Alias(alias) if alias.metadata.as_ref().is_none_or(|m| m.is_empty()) => {
+            without_alias(*alias.expr)
+        }
+        other => other,
+    }
+}
+
+fn has_outer_references(expr: &Expr) -> bool {
+    let is_outer = |expr: &Expr| match expr {
+        Expr::OuterReferenceColumn(..) => true,
+        Expr::ScalarSubquery(query) => !query.outer_ref_columns.is_empty(),
+        Expr::Exists(exists) => !exists.subquery.outer_ref_columns.is_empty(),
+        Expr::InSubquery(query) => !query.subquery.outer_ref_columns.is_empty(),
+        Expr::SetComparison(query) => !query.subquery.outer_ref_columns.is_empty(),
+        _ => false,
+    };
+    expr.exists(|expr| Ok(is_outer(expr))).unwrap_or(true)
+}
+
+/// Rewrites one plan.
+pub(super) struct Lifter<'a> {
+    blocking: &'a [Arc<ScalarUDF>],
+    /// What is needed of each call that was made, by the number in its column's name.
+    needs: Vec<Needs>,
+    carried: usize,
+}
+
+impl<'a> Lifter<'a> {
+    pub fn new(blocking: &'a [Arc<ScalarUDF>]) -> Self {
+        Self {
+            blocking,
+            needs: Vec::new(),
+            carried: 0,
+        }
+    }
+
+    pub fn run(mut self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        self.carried = last_carried(&plan)?;
+        let plan = self.whole(plan)?;
+        self.state_needs(plan)
+    }
+
+    /// A plan with exactly its own columns.
+    fn whole(&mut self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        let lifted = self.lift(plan)?;
+        self.finish(lifted)
+    }
+
+    fn finish(&mut self, mut lifted: Lifted) -> Result<LogicalPlan> {
+        self.make_pending(&mut lifted)?;
+        if lifted.has_exact_columns() {
+            return Ok(lifted.plan);
+        }
+        let exprs = lifted.schema.columns().into_iter().map(|column| {
+            let pending = lifted.pending.iter().find(|(known, _)| *known == column);
+            match pending {
+                Some((_, expr)) => named(expr.clone(), &column),
+                None => Expr::Column(column),
+            }
+        });
+        let exprs = exprs.collect();
+        let plan = Projection::try_new(exprs, Arc::new(lifted.plan))?;
+        Ok(LogicalPlan::Projection(plan))
+    }
+
+    /// Writes into every call what is needed of it, which is known only now.
+    fn state_needs(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        let stated = plan.transform_up_with_subqueries(|node| match node {
+            LogicalPlan::Projection(_) => node.map_expressions(|expr| {
+                let Expr::Alias(mut alias) = expr else {
+                    return Ok(Transformed::no(expr));
+                };
+                let number = alias.name.strip_prefix(CALL_PREFIX);
+                let needs = number
+                    .and_then(|number| number.parse::<usize>().ok())
+                    .and_then(|number| self.needs.get(number));
+                if let (Some(needs), Some((call, _))) = (needs, Call::of(&alias.expr)) {
+                    *alias.expr = call.expr(*needs);
+                }
+                Ok(Transformed::yes(Expr::Alias(alias)))
+            }),
+            other => Ok(Transformed::no(other)),
+        })?;
+        Ok(stated.data)
+    }
+
+    /// Makes the calls that `exprs` need, as columns of the plan, and reads these instead.
+    ///
+    /// Calls whose columns the plan has not are left.
+    fn make(&mut self, lifted: &mut Lifted, exprs: &mut Vec<Expr>) -> Result<()> {
+        loop {
+            self.read_held(&lifted.held, exprs)?;
+            let mut columns = Vec::new();
+            let mut made = Vec::new();
+            for mut wanted in wanted(exprs) {
+                if !wanted
+                    .call
+                    .texts
+                    .iter()
+                    .all(|text| lifted.has_columns_of(text))
+                {
+                    continue;
+                }
+                wanted.guard.take_if(|guard| !lifted.has_columns_of(guard));
+                let call = match &wanted.guard {
+                    Some(guard) => wanted.call.clone().guarded(guard),
+                    None => wanted.call.clone(),
+                };
+                let name = format!("{CALL_PREFIX}{}", self.needs.len());
+                self.needs.push(wanted.needs);
+                columns.push(call.expr(wanted.needs).alias(&name));
+                let column = Column::new_unqualified(name);
+                lifted.held.push((call, column.clone()));
+                made.push((wanted.call, column));
+            }
+            if columns.is_empty() {
+                return Ok(());
+            }
+            lifted.project(columns)?;
+            self.read_held(&made, exprs)?;
+        }
+    }
+
+    fn read_held(&mut self, held: &[(Call, Column)], exprs: &mut Vec<Expr>) -> Result<()> {
+        if held.is_empty() {
+            return Ok(());
+        }
+        *exprs = std::mem::take(exprs)
+            .into_iter()
+            .map(|expr| {
+                if !has_calls(&expr) {
+                    return Ok(expr);
+                }
+                replace(expr, |call, needs| {
+                    let (_, column) = held.iter().find(|(known, _)| known == call)?;
+                    self.also_needs(column, needs);
+                    Some(Expr::Column(column.clone()))
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    fn also_needs(&mut self, column: &Column, needs: Needs) {
+        let number = column.name.strip_prefix(CALL_PREFIX);
+        if let Some(known) = number
+            .and_then(|number| number.parse::<usize>().ok())
+            .and_then(|number| self.needs.get_mut(number))
+        {
+            *known |= needs;
+        }
+    }
+
+    fn make_for_one(&mut self, lifted: &mut Lifted, expr: Expr) -> Result<Expr> {
+        let mut exprs = vec![expr];
+        self.make(lifted, &mut exprs)?;
+        Ok(exprs.swap_remove(0))
+    }
+
+    /// Makes the calls that pending columns wait for.
+    fn make_pending(&mut self, lifted: &mut Lifted) -> Result<()> {
+        let (columns, mut exprs): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut lifted.pending).into_iter().unzip();
+        self.make(lifted, &mut exprs)?;
+        lifted.pending = columns.into_iter().zip(exprs).collect();
+        Ok(())
+    }
+
+    /// Computes every pending column. Those that only have another name in the plan stay so.
+    fn settle(&mut self, lifted: &mut Lifted) -> Result<()> {
+        self.make_pending(lifted)?;
+        let (renamed, computed): (Vec<_>, Vec<_>) = std::mem::take(&mut lifted.pending)
+            .into_iter()
+            .partition(|(_, expr)| matches!(expr, Expr::Column(_)));
+        lifted.pending = renamed;
+        if computed.is_empty() {
+            return Ok(());
+        }
+        let columns = computed
+            .into_iter()
+            .map(|(column, expr)| named(expr, &column));
+        lifted.project(columns.collect())
+    }
+
+    /// Makes calls where they stand, synchronously.
+    fn block(&self, expr: Expr) -> Result<Expr> {
+        replace(expr, |call, needs| {
+            let twin = self.blocking.iter().find(|twin| {
+                twin.name().strip_suffix(BLOCKING_SUFFIX) == Some(call.function_name())
+            })?;
+            Some(call.by(twin, needs))
+        })
+    }
+
+    fn lift(&mut self, plan: LogicalPlan) -> Result<Lifted> {
+        let plan = plan
+            .map_subqueries(|query| Ok(Transformed::yes(self.whole(query)?)))?
+            .data;
+        match plan {
+            LogicalPlan::Projection(projection) => self.projection(projection),
+            LogicalPlan::Filter(filter) => self.filter(filter),
+            LogicalPlan::Sort(sort) => self.sort(sort),
+            LogicalPlan::Limit(limit) => self.limit(limit),
+            LogicalPlan::SubqueryAlias(alias) => self.subquery_alias(alias),
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Window(window) => self.window(window),
+            LogicalPlan::Join(join) => self.join(join),
+            LogicalPlan::TableScan(scan) => self.table_scan(scan),
+            LogicalPlan::Values(values) => self.values(values),
+            LogicalPlan::Dml(DmlStatement {
+                op: WriteOp::Delete | WriteOp::Update,
+                ..
+            }) => self.without_columns(plan),
+            other => self.as_it_is(other),
+        }
+    }
+
+    /// A node that neither carries columns nor holds calls that could become one.
+    fn as_it_is(&mut self, plan: LogicalPlan) -> Result<Lifted> {
+        let plan = plan.map_children(|input| Ok(Transformed::yes(self.whole(input)?)))?;
+        let plan = plan.data.map_expressions(|expr| {
+            if has_calls(&expr) {
+                Ok(Transformed::yes(self.block(expr)?))
+            } else {
+                Ok(Transformed::no(expr))
+            }
+        })?;
+        Ok(Lifted::of(plan.data))
+    }
+
+    /// A plan whose expressions are taken out and evaluated elsewhere.
+    fn without_columns(&mut self, plan: LogicalPlan) -> Result<Lifted> {
+        let plan = plan.transform_up(|node| {
+            let names = NamePreserver::new(&node);
+            node.map_expressions(|expr| {
+                let name = names.save(&expr);
+                Ok(Transformed::yes(name.restore(self.block(expr)?)))
+            })
+        })?;
+        Ok(Lifted::of(plan.data))
+    }
+
+    fn projection(&mut self, projection: Projection) -> Result<Lifted> {
+        let schema = Arc::clone(&projection.schema);
+        let mut input = self.lift(Arc::unwrap_or_clone(projection.input))?;
+        if projection.expr.iter().any(has_outer_references) {
+            self.settle(&mut input)?;
+        }
+        let exprs = projection.expr.into_iter().map(without_alias);
+        let mut exprs = input.read_all(exprs)?;
+        self.read_held(&input.held, &mut exprs)?;
+
+        // An expression whose rows would be evaluated in another order or number stays here,
+        // as does one that reads no column to carry.
+        let stays = |expr: &Expr| expr.is_volatile() || expr.column_refs().is_empty();
+        let (at, mut now): (Vec<_>, Vec<_>) = exprs
+            .iter()
+            .enumerate()
+            .filter(|(_, expr)| has_calls(expr) && stays(expr))
+            .map(|(at, expr)| (at, expr.clone()))
+            .unzip();
+        self.make(&mut input, &mut now)?;
+        for (at, expr) in at.into_iter().zip(now) {
+            exprs[at] = expr;
+        }
+
+        let mut outputs = Vec::new();
+        let mut later = Vec::new();
+        // Under which name a column of the input is found above.
+        let mut carried: HashMap<Column, Column> = HashMap::new();
+        for (expr, column) in exprs.into_iter().zip(schema.columns()) {
+            if has_calls(&expr) && input.has_columns_of(&expr) {
+                later.push((column, expr));
+                continue;
+            }
+            if let Expr::Column(of_input) = &expr {
+                carried
+                    .entry(of_input.clone())
+                    .or_insert_with(|| column.clone());
+            }
+            outputs.push(named(expr, &column));
+        }
+        for (_, expr) in &later {
+            for column in expr.column_refs() {
+                if !carried.contains_key(column) {
+                    let name = self.carry(column);
+                    outputs.push(named(Expr::Column(column.clone()), &name));
+                    carried.insert(column.clone(), name);
+                }
+            }
+        }
+        let mut held = Vec::new();
+        for (call, column) in input.held {
+            let texts = call.texts.iter();
+            if !texts
+                .flat_map(Expr::column_refs)
+                .all(|c| carried.contains_key(c))
+            {
+                continue;
+            }
+            if !carried.contains_key(&column) {
+                let name = self.carry(&column);
+                outputs.push(named(Expr::Column(column.clone()), &name));
+                carried.insert(column.clone(), name);
+            }
+            held.push((call, column));
+        }
+        let above = |column: &Column| carried.get(column).cloned().map(Expr::Column);
+        let pending = later
+            .into_iter()
+            .map(|(column, expr)| Ok((column, substitute(expr, above)?)))
+            .collect::<Result<_>>()?;
+        let held = held
+            .into_iter()
+            .map(|(call, column)| {
+                Ok((
+                    map_texts(call, |t| substitute(t, above))?,
+                    carried[&column].clone(),
+                ))
+            })
+            .collect::<Result<_>>()?;
+        let plan = Projection::try_new(outputs, Arc::new(input.plan))?;
+        Ok(Lifted {
+            plan: LogicalPlan::Projection(plan),
+            schema,
+            pending,
+            held,
+        })
+    }
+
+    /// A name for a column that a projection carries up. One that is ours keeps it.
+    fn carry(&mut self, column: &Column) -> Column {
+        if column.name.starts_with(CALL_PREFIX) {
+            return Column::new_unqualified(&column.name);
+        }
+        self.carried += 1;
+        Column::new_unqualified(format!("{CARRIED_PREFIX}{}", self.carried))
+    }
+
+    fn filter(&mut self, filter: Filter) -> Result<Lifted> {
+        let mut input = self.lift(Arc::unwrap_or_clone(filter.input))?;
+        if has_outer_references(&filter.predicate) {
+            self.settle(&mut input)?;
+        }
+        let predicate = input.read(filter.predicate)?;
+        self.filter_by(input, split_conjunction_owned(predicate))
+    }
+
+    /// Filters by the cheap conditions first, then by those that need calls, the one that needs
+    /// the fewest first.
+    fn filter_by(&mut self, mut input: Lifted, mut conditions: Vec<Expr>) -> Result<Lifted> {
+        loop {
+            self.read_held(&input.held, &mut conditions)?;
+            let (cheap, dear): (Vec<_>, Vec<_>) = conditions
+                .into_iter()
+                .partition(|condition| !has_calls(condition));
+            if let Some(predicate) = conjunction(cheap) {
+                input = filtered(input, predicate)?;
+            }
+            conditions = dear;
+            let fewest = (0..conditions.len())
+                .min_by_key(|at| wanted(std::slice::from_ref(&conditions[*at])).len());
+            let Some(fewest) = fewest else {
+                return Ok(input);
+            };
+            let condition = conditions.remove(fewest);
+            let condition = self.make_for_one(&mut input, condition)?;
+            let condition = self.block(condition)?;
+            input = filtered(input, condition)?;
+        }
+    }
+
+    fn sort(&mut self, mut sort: Sort) -> Result<Lifted> {
+        let mut input = self.lift(Arc::unwrap_or_clone(sort.input))?;
+        let keys = sort.expr.iter().map(|key| key.expr.clone());
+        let mut keys = input.read_all(keys)?;
+        self.make(&mut input, &mut keys)?;
+        if sort.fetch.is_none() {
+            // As many rows above as below: the texts need not be sorted too.
+            self.make_pending(&mut input)?;
+        }
+        for (key, expr) in sort.expr.iter_mut().zip(keys) {
+            key.expr = self.block(expr)?;
+        }
+        input.map_plan(|input| {
+            Ok(LogicalPlan::Sort(Sort {
+                expr: sort.expr,
+                input,
+                fetch: sort.fetch,
+            }))
+        })
+    }
+
+    fn limit(&mut self, limit: Limit) -> Result<Lifted> {
+        let input = self.lift(Arc::unwrap_or_clone(limit.input))?;
+        input.map_plan(|input| Ok(LogicalPlan::Limit(Limit { input, ..limit })))
+    }
+
+    fn subquery_alias(&mut self, alias: SubqueryAlias) -> Result<Lifted> {
+        let input = self.lift(Arc::unwrap_or_clone(alias.input))?;
+        let relation = alias.alias;
+        let renamed = |column: &Column| Column::new(Some(relation.clone()), &column.name);
+        let pending = input
+            .pending
+            .into_iter()
+            .map(|(column, expr)| Ok((renamed(&column), requalify(expr, &relation)?)))
+            .collect::<Result<_>>()?;
+        let held = input
+            .held
+            .into_iter()
+            .map(|(call, column)| {
+                let call = map_texts(call, |text| requalify(text, &relation))?;
+                Ok((call, renamed(&column)))
+            })
+            .collect::<Result<_>>()?;
+        let plan = SubqueryAlias::try_new(Arc::new(input.plan), relation.clone())?;
+        Ok(Lifted {
+            plan: LogicalPlan::SubqueryAlias(plan),
+            schema: alias.schema,
+            pending,
+            held,
+        })
+    }
+
+    fn aggregate(&mut self, aggregate: Aggregate) -> Result<Lifted> {
+        let mut input = self.lift(Arc::unwrap_or_clone(aggregate.input))?;
+        let names = NamePreserver::new_for_projection();
+        let saved: Vec<_> = aggregate.aggr_expr.iter().map(|e| names.save(e)).collect();
+        let mut aggregates = input.read_all(aggregate.aggr_expr)?;
+
+        let mut keys: Vec<Expr> = Vec::new();
+        for expr in &aggregate.group_expr {
+            let of_expr = match expr {
+                Expr::GroupingSet(set) => set.distinct_expr().into_iter().cloned().collect(),
+                other => vec![other.clone()],
+            };
+            keys.extend(of_expr);
+        }
+        let key_columns: Vec<Column> = keys
+            .iter()
+            .map(|key| {
+                let (relation, name) = key.qualified_name();
+                Column::new(relation, name)
+            })
+            .collect();
+        let is_touched: Vec<bool> = keys
+            .iter()
+            .map(|key| has_calls(key) || input.reads_pending(key))
+            .collect();
+        let mut computed = input.read_all(keys.iter().cloned())?;
+
+        let mut all = [aggregates.clone(), computed.clone()].concat();
+        self.make(&mut input, &mut all)?;
+        computed = all.split_off(aggregates.len());
+        aggregates = all;
+
+        // A key that is computed below keeps its name.
+        let mut below = Vec::new();
+        let mut replaced: Vec<(Expr, Expr)> = Vec::new();
+        let keys = keys.into_iter().zip(key_columns);
+        for (((key, column), expr), is_touched) in keys.zip(computed).zip(is_touched) {
+            if !is_touched {
+                continue;
+            }
+            if !input.has_column(&column) && !replaced.iter().any(|(known, _)| *known == key) {
+                below.push(named(self.block(expr)?, &column));
+            }
+            replaced.push((key, Expr::Column(column)));
+        }
+        if !below.is_empty() {
+            input.project(below)?;
+        }
+        let by = |key: Expr| {
+            let found = replaced.iter().find(|(known, _)| *known == key);
+            found.map_or(key, |(_, column)| column.clone())
+        };
+        let all_by = |keys: Vec<Expr>| keys.into_iter().map(&by).collect::<Vec<_>>();
+        let group_expr = aggregate.group_expr.into_iter().map(|expr| match expr {
+            Expr::GroupingSet(set) => Expr::GroupingSet(match set {
+                GroupingSet::Rollup(keys) => GroupingSet::Rollup(all_by(keys)),
+                GroupingSet::Cube(keys) => GroupingSet::Cube(all_by(keys)),
+                GroupingSet::GroupingSets(sets) => {
+                    GroupingSet::GroupingSets(sets.into_iter().map(all_by).collect())
+                }
+            }),
+            key => by(key),
+        });
+        let group_expr = group_expr.collect();
+        let aggregates = aggregates
+            .into_iter()
+            .zip(saved)
+            .map(|(expr, name)| Ok(name.restore(self.block(expr)?)))
+            .collect::<Result<_>>()?;
+        let plan = Aggregate::try_new(Arc::new(input.plan), group_expr, aggregates)?;
+        Ok(Lifted {
+            schema: aggregate.schema,
+            plan: LogicalPlan::Aggregate(plan),
+            pending: Vec::new(),
+            held: Vec::new(),
+        })
+    }
+
+    fn window(&mut self, window: Window) -> Result<Lifted> {
+        let mut input = self.lift(Arc::unwrap_or_clone(window.input))?;
+        let names = NamePreserver::new_for_projection();
+        let saved: Vec<_> = window.window_expr.iter().map(|e| names.save(e)).collect();
+        let mut exprs = input.read_all(window.window_expr)?;
+        self.make(&mut input, &mut exprs)?;
+        let exprs = exprs
+            .into_iter()
+            .zip(saved)
+            .map(|(expr, name)| Ok(name.restore(self.block(expr)?)))
+            .collect::<Result<_>>()?;
+        let mut lifted =
+            input.map_plan(|input| Ok(LogicalPlan::Window(Window::try_new(exprs, input)?)))?;
+        lifted.schema = window.schema;
+        Ok(lifted)
+    }
+
+    fn join(&mut self, join: Join) -> Result<Lifted> {
+        let join_type = join.join_type;
+        let mut left = self.lift(Arc::unwrap_or_clone(join.left))?;
+        let mut right = self.lift(Arc::unwrap_or_clone(join.right))?;
+        // A semi join only drops rows of the side that it keeps; any other may repeat rows, or
+        // fill columns with NULL.
+        if !matches!(join_type, JoinType::LeftSemi | JoinType::LeftAnti) {
+            self.settle(&mut left)?;
+        }
+        if !matches!(join_type, JoinType::RightSemi | JoinType::RightAnti) {
+            self.settle(&mut right)?;
+        }
+        let (left_on, right_on): (Vec<_>, Vec<_>) = join.on.into_iter().unzip();
+        let mut left_on = left.read_all(left_on)?;
+        let mut right_on = right.read_all(right_on)?;
+        self.make(&mut left, &mut left_on)?;
+        self.make(&mut right, &mut right_on)?;
+
+        let mut conditions = Vec::new();
+        for condition in join.filter.into_iter().flat_map(split_conjunction_owned) {
+            let of_left = |c: &Column| left.schema.columns().contains(c);
+            let of_right = |c: &Column| right.schema.columns().contains(c);
+            let condition = substitute(condition, |column| {
+                let is_right = !of_left(column)
+                    && (of_right(column) || resolve(&left.schema, column).is_none());
+                let side = if is_right { &right } else { &left };
+                side.read(Expr::Column(column.clone())).ok()
+            })?;
+            conditions.push(condition);
+        }
+        self.make(&mut left, &mut conditions)?;
+        self.make(&mut right, &mut conditions)?;
+        // Calls over columns of both sides.
+        let (mut crossing, mut conditions): (Vec<_>, Vec<_>) =
+            conditions.into_iter().partition(has_calls);
+        if join_type != JoinType::Inner {
+            for condition in std::mem::take(&mut crossing) {
+                conditions.push(self.block(condition)?);
+            }
+        }
+
+        let pending = [left.pending, right.pending].concat();
+        let (keeps_left, keeps_right) = match join_type {
+            JoinType::Inner => (true, true),
+            JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti => (true, false),
+            JoinType::Right | JoinType::RightSemi | JoinType::RightAnti => (false, true),
+            JoinType::Full | JoinType::LeftMark | JoinType::RightMark => (false, false),
+        };
+        let mut held = Vec::new();
+        if keeps_left {
+            held.extend(left.held);
+        }
+        if keeps_right {
+            held.extend(right.held);
+        }
+        let plan = Join::try_new(
+            Arc::new(left.plan),
+            Arc::new(right.plan),
+            left_on.into_iter().zip(right_on).collect(),
+            conjunction(conditions),
+            join_type,
+            join.join_constraint,
+            join.null_equality,
+            join.null_aware,
+        )?;
+        let joined = Lifted {
+            plan: LogicalPlan::Join(plan),
+            schema: join.schema,
+            pending,
+            held,
+        };
+        self.filter_by(joined, crossing)
+    }
+
+    /// A table is not asked to filter by a score.
+    fn table_scan(&mut self, mut scan: TableScan) -> Result<Lifted> {
+        let schema = Arc::clone(&scan.projected_schema);
+        let (dear, cheap): (Vec<_>, Vec<_>) = scan.filters.into_iter().partition(has_calls);
+        scan.filters = cheap;
+        if dear.is_empty() {
+            return Ok(Lifted::of(LogicalPlan::TableScan(scan)));
+        }
+        // What the table would have filtered exactly is in no filter above it.
+        let support = scan
+            .source
+            .supports_filters_pushdown(&dear.iter().collect::<Vec<_>>())?;
+        let exact = dear
+            .into_iter()
+            .zip(support)
+            .filter_map(|(filter, support)| {
+                (support == TableProviderFilterPushDown::Exact).then_some(filter)
+            });
+        let exact: Vec<Expr> = exact.collect();
+        if exact.is_empty() {
+            return Ok(Lifted::of(LogicalPlan::TableScan(scan)));
+        }
+        let table_schema = scan.source.schema();
+        if let Some(projection) = &mut scan.projection {
+            for column in exact.iter().flat_map(Expr::column_refs) {
+                let at = table_schema.index_of(&column.name)?;
+                if !projection.contains(&at) {
+                    projection.push(at);
+                }
+            }
+        }
+        let fetch = scan.fetch.take();
+        let wider = TableScanBuilder::new(scan.table_name, scan.source)
+            .with_projection(scan.projection)
+            .with_filters(scan.filters)
+            .with_statistics_requests(scan.statistics_requests)
+            .build()?;
+        let mut lifted = Lifted::of(LogicalPlan::TableScan(wider));
+        lifted = self.filter_by(lifted, exact)?;
+        lifted.schema = schema;
+        match fetch {
+            None => Ok(lifted),
+            Some(rows) => lifted.map_plan(|input| {
+                Ok(LogicalPlan::Limit(Limit {
+                    skip: None,
+                    fetch: Some(Box::new(lit(rows as i64))),
+                    input,
+                }))
+            }),
+        }
+    }
+
+    /// Rows of constants with calls among them become a query each.
+    fn values(&mut self, values: Values) -> Result<Lifted> {
+        if !values.values.iter().flatten().any(has_calls) {
+            return Ok(Lifted::of(LogicalPlan::Values(values)));
+        }
+        let mut queries = Vec::with_capacity(values.values.len());
+        for row in values.values {
+            let row = row.into_iter().zip(values.schema.columns());
+            let exprs = row.map(|(expr, column)| named(without_alias(expr), &column));
+            let one_row = LogicalPlan::EmptyRelation(EmptyRelation {
+                produce_one_row: true,
+                schema: Arc::new(datafusion::common::DFSchema::empty()),
+            });
+            let query = Projection::try_new(exprs.collect(), Arc::new(one_row))?;
+            queries.push(Arc::new(self.whole(LogicalPlan::Projection(query))?));
+        }
+        let mut plan = match <[_; 1]>::try_from(queries) {
+            Ok([only]) => Arc::unwrap_or_clone(only),
+            Err(inputs) => LogicalPlan::Union(Union {
+                inputs,
+                schema: Arc::clone(&values.schema),
+            }),
+        };
+        if plan.schema().columns() != values.schema.columns() {
+            plan = plan.recompute_schema()?;
+        }
+        Ok(Lifted::of(plan))
+    }
+}
+
+/// The highest number of a carried column; an earlier run of the rule may have left some.
+fn last_carried(plan: &LogicalPlan) -> Result<usize> {
+    let mut last = 0;
+    plan.apply_with_subqueries(|node| {
+        for field in node.schema().fields() {
+            let number = field.name().strip_prefix(CARRIED_PREFIX);
+            last = last.max(number.and_then(|n| n.parse().ok()).unwrap_or(0));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(last)
+}
+
+/// Columns with what a call returned: this and a number.
+const CALL_PREFIX: &str = "__ches_";
+/// Columns that a call further up will read.
+const CARRIED_PREFIX: &str = "__ches_text_";
+const BLOCKING_SUFFIX: &str = crate::functions::BLOCKING_SUFFIX;
+
+fn filtered(input: Lifted, predicate: Expr) -> Result<Lifted> {
+    input.map_plan(|input| Ok(LogicalPlan::Filter(Filter::try_new(predicate, input)?)))
+}
+
+fn map_texts(mut call: Call, map: impl Fn(Expr) -> Result<Expr>) -> Result<Call> {
+    call.texts = call.texts.into_iter().map(map).collect::<Result<_>>()?;
+    Ok(call)
+}

@@ -1,0 +1,88 @@
+//! The optimizer rule that lets a score stand wherever an expression may.
+//!
+//! DataFusion evaluates asynchronous functions in projections, in filters and in the arguments
+//! of aggregates; anywhere else they are an error, and where two expressions hold the same call
+//! it is made twice. [`HoistScores`] takes every scoring call out of the expression that holds
+//! it and makes it a column of a projection, once for each distinct call, as high in the plan as
+//! it can stand: above the filters, limits and top-k sorts that do not read it.
+//!
+//! ```text
+//! Projection: id, __ches_pick(__ches_0, 'ches')
+//!   Filter: __ches_pick(__ches_0, 'ches') > 0
+//!     Projection: id, __ches_score_pair('EMBEDDINGS', prompt, chosen, rejected) AS __ches_0
+//!       Filter: lang = 'en'
+//!         TableScan: pairs
+//! ```
+//!
+//! [`lift`] does this node by node, from the leaves up; [`calls`] finds calls in expressions,
+//! with the conditions under which they are evaluated.
+
+mod calls;
+mod lift;
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
+use datafusion::error::Result;
+use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF};
+use datafusion::optimizer::optimize_projections::OptimizeProjections;
+use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
+
+use lift::Lifter;
+
+/// Computes every distinct scoring call once, as late as it can be.
+///
+/// It must be the last optimizer rule: push-down of filters puts calls back into filters.
+///
+/// Calls of equal texts are one call that computes what any of them needs. Of a call inside
+/// `CASE`, `COALESCE`, `AND`, `OR` or an aggregate's `FILTER`, the condition under which it is
+/// evaluated becomes a part of its first argument, so that other rows are NULL to the model.
+/// Where a column cannot stand (the condition of an outer join over columns of both sides, the
+/// expressions of `DELETE` and `UPDATE`, an extension node) the call is made synchronously
+/// instead.
+#[derive(Debug)]
+pub struct HoistScores {
+    blocking: Vec<Arc<ScalarUDF>>,
+}
+
+impl HoistScores {
+    /// `blocking` are the synchronous twins of the hidden functions.
+    pub(crate) fn new(blocking: Vec<Arc<ScalarUDF>>) -> Self {
+        Self { blocking }
+    }
+}
+
+impl OptimizerRule for HoistScores {
+    fn name(&self) -> &str {
+        "ches_hoist_scores"
+    }
+
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        config: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>> {
+        if !has_calls(&plan)? {
+            return Ok(Transformed::no(plan));
+        }
+        let plan = Lifter::new(&self.blocking).run(plan)?;
+        // Texts are not carried further up than to the call that reads them.
+        let trimmed = OptimizeProjections::new().rewrite(plan, config)?;
+        Ok(Transformed::yes(trimmed.data))
+    }
+}
+
+fn has_calls(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr: &Expr| {
+            found |= calls::has_calls(expr);
+            Ok(if found {
+                TreeNodeRecursion::Stop
+            } else {
+                TreeNodeRecursion::Continue
+            })
+        })
+    })?;
+    Ok(found)
+}
