@@ -22,6 +22,7 @@ mod response_embedding;
 
 use std::sync::Arc;
 
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::{Expr, ScalarUDF};
 
@@ -42,7 +43,7 @@ pub struct Functions {
     /// ones that they are rewritten to, which an engine that sends plans to other processes
     /// resolves by name.
     pub functions: Vec<Arc<ScalarUDF>>,
-    /// Reads fields of `preference_scores` without a second pass of the model; for
+    /// Reads fields of `preference_scores` without moving the call that makes it; for
     /// `FunctionRegistry::register_function_rewrite`.
     pub field_access: Arc<dyn FunctionRewrite + Send + Sync>,
     /// Lets scores stand wherever an expression may, and computes each once; to be added as the
@@ -72,15 +73,16 @@ pub fn all(scorer: Arc<dyn Scorer>) -> Functions {
     .into_iter()
     .map(|function| Arc::new(ScalarUDF::new_from_impl(Facade::new(function, &calls))))
     .collect();
+    let pick = Arc::clone(&calls.pick);
     let field_access = Arc::new(FieldAccess {
-        pick: Arc::clone(&calls.pick),
+        pick: Arc::clone(&pick),
     });
     functions.extend([calls.score_pair, calls.score_response, calls.pick]);
     functions.extend(twins.iter().cloned());
     Functions {
         functions,
         field_access,
-        hoist_scores: Arc::new(HoistScores::new(twins)),
+        hoist_scores: Arc::new(HoistScores::new(pick, twins)),
     }
 }
 
@@ -89,9 +91,9 @@ pub(crate) fn is_scoring_function(function: &ScalarUDF) -> bool {
     [Pair::NAME, Response::NAME].contains(&function.name())
 }
 
-/// Whether this reads a field of what a hidden function returned.
-pub(crate) fn is_pick(function: &ScalarUDF) -> bool {
-    function.name() == pick::NAME
+/// Whether this reads a field of its first argument: our own pick, or `s['field']` in SQL.
+pub(crate) fn reads_field(function: &ScalarFunction) -> bool {
+    [pick::NAME, "get_field"].contains(&function.func.name()) && function.args.len() == 2
 }
 
 /// What a call of a hidden function, with these arguments, is said to need.

@@ -36,9 +36,31 @@ impl Pick {
     }
 }
 
+fn field_name(field: &Expr) -> String {
+    match field {
+        Expr::Literal(name, _) => name.to_string(),
+        other => other.schema_name().to_string(),
+    }
+}
+
 impl ScalarUDFImpl for Pick {
     fn name(&self) -> &str {
         NAME
+    }
+
+    /// The name that `get_field` would have, so that what is rewritten keeps its name.
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        match args {
+            [whole, field] => Ok(format!("{}[{}]", whole.schema_name(), field_name(field))),
+            _ => internal_err!("{NAME} takes two arguments"),
+        }
+    }
+
+    fn display_name(&self, args: &[Expr]) -> Result<String> {
+        match args {
+            [whole, field] => Ok(format!("{whole}[{}]", field_name(field))),
+            _ => internal_err!("{NAME} takes two arguments"),
+        }
     }
 
     fn signature(&self) -> &Signature {

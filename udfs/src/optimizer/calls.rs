@@ -8,7 +8,7 @@ use datafusion::logical_expr::expr::{Case, ScalarFunction};
 use datafusion::logical_expr::utils::{conjunction, disjunction, split_binary};
 use datafusion::logical_expr::{Expr, Operator, ScalarUDF, lit};
 
-use crate::functions::{call_needs, field_needs, is_pick, is_scoring_function};
+use crate::functions::{call_needs, field_needs, is_scoring_function, reads_field};
 use crate::scorer::Needs;
 
 /// A call of a hidden function, whatever is needed of it.
@@ -212,7 +212,7 @@ fn visit(expr: &Expr, guards: &mut Vec<Expr>, found: &mut Vec<Occurrence>) {
                 guarded(expr, filter.cloned().into_iter().collect(), found);
             }
         }
-        Expr::ScalarFunction(function) if is_pick(&function.func) => {
+        Expr::ScalarFunction(function) if reads_field(function) => {
             let before = found.len();
             let call = &function.args[0];
             guarded(call, Vec::new(), found);
@@ -245,28 +245,28 @@ fn visit(expr: &Expr, guards: &mut Vec<Expr>, found: &mut Vec<Occurrence>) {
     }
 }
 
-/// Puts what `replace` gives in the place of each call.
+/// Puts what `replace` gives in the place of each call, or of each field that is read of one.
+///
+/// `replace` is given the call, what is needed of it, and the field if one is read.
 pub(super) fn replace(
     expr: Expr,
-    mut replace: impl FnMut(&Call, Needs) -> Option<Expr>,
+    mut replace: impl FnMut(&Call, Needs, Option<&Expr>) -> Option<Expr>,
 ) -> Result<Expr> {
+    // Fields first: the call within would otherwise be replaced before them.
     let replaced = expr.transform_up(|expr| {
         let by = match &expr {
-            Expr::ScalarFunction(pick) if is_pick(&pick.func) => {
-                Call::of(&pick.args[0]).and_then(|(call, needs)| {
-                    let of_field = field_needs(call.function_name(), &pick.args[1]);
-                    let struct_ = replace(&call, needs & of_field.unwrap_or(needs))?;
-                    let args = vec![struct_, pick.args[1].clone()];
-                    let pick = ScalarFunction::new_udf(Arc::clone(&pick.func), args);
-                    Some(Expr::ScalarFunction(pick))
-                })
-            }
+            Expr::ScalarFunction(access) if reads_field(access) => Call::of(&access.args[0])
+                .and_then(|(call, needs)| {
+                    let field = &access.args[1];
+                    let of_field = field_needs(call.function_name(), field).unwrap_or(needs);
+                    replace(&call, needs & of_field, Some(field))
+                }),
             _ => None,
         };
         Ok(by.map_or_else(|| Transformed::no(expr), Transformed::yes))
     })?;
     let replaced = replaced.data.transform_up(|expr| {
-        let by = Call::of(&expr).and_then(|(call, needs)| replace(&call, needs));
+        let by = Call::of(&expr).and_then(|(call, needs)| replace(&call, needs, None));
         Ok(by.map_or_else(|| Transformed::no(expr), Transformed::yes))
     })?;
     Ok(replaced.data)

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchemaRef, TableReference};
+use datafusion::common::{Column, DFSchemaRef};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::GroupingSet;
+use datafusion::logical_expr::expr::{GroupingSet, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::{
     Aggregate, DmlStatement, Filter, Join, Limit, Projection, Sort, SubqueryAlias, TableScan,
@@ -29,8 +29,47 @@ struct Lifted {
     schema: DFSchemaRef,
     /// Columns of `schema` that are not computed yet, by expressions over columns of `plan`.
     pending: Vec<(Column, Expr)>,
-    /// Calls over columns of `plan` that are already made, and which column has the result.
-    held: Vec<(Call, Column)>,
+    /// Calls over columns of `plan` that are already made.
+    held: Vec<Held>,
+}
+
+/// A call that was made.
+struct Held {
+    call: Call,
+    /// Which column of the plan has the result.
+    column: Column,
+    /// Which columns have fields of it.
+    fields: Vec<(Expr, Column)>,
+    /// Which of [`Lifter::needs`] it is.
+    number: usize,
+}
+
+impl Held {
+    /// The same, where columns have other names. `None` where what it reads or gave is gone.
+    fn renamed(self, rename: impl Fn(&Column) -> Option<Column>) -> Result<Option<Self>> {
+        let Some(column) = rename(&self.column) else {
+            return Ok(None);
+        };
+        let mut call = self.call;
+        let mut read = call.texts.iter().flat_map(Expr::column_refs);
+        if !read.all(|column| rename(column).is_some()) {
+            return Ok(None);
+        }
+        call.texts = call
+            .texts
+            .into_iter()
+            .map(|text| substitute(text, |column| rename(column).map(Expr::Column)))
+            .collect::<Result<_>>()?;
+        let fields = self.fields.into_iter();
+        Ok(Some(Self {
+            call,
+            column,
+            fields: fields
+                .filter_map(|(field, column)| Some((field, rename(&column)?)))
+                .collect(),
+            number: self.number,
+        }))
+    }
 }
 
 impl Lifted {
@@ -125,10 +164,10 @@ fn substitute(expr: Expr, by: impl Fn(&Column) -> Option<Expr>) -> Result<Expr> 
     Ok(replaced.data)
 }
 
-fn requalify(expr: Expr, alias: &TableReference) -> Result<Expr> {
-    substitute(expr, |column| {
-        Some(Expr::Column(Column::new(Some(alias.clone()), &column.name)))
-    })
+fn renamed(held: Vec<Held>, rename: impl Fn(&Column) -> Option<Column>) -> Result<Vec<Held>> {
+    held.into_iter()
+        .filter_map(|held| held.renamed(&rename).transpose())
+        .collect()
 }
 
 fn named(expr: Expr, column: &Column) -> Expr {
@@ -163,23 +202,28 @@ fn has_outer_references(expr: &Expr) -> bool {
 
 /// Rewrites one plan.
 pub(super) struct Lifter<'a> {
+    pick: &'a Arc<ScalarUDF>,
     blocking: &'a [Arc<ScalarUDF>],
-    /// What is needed of each call that was made, by the number in its column's name.
+    /// What is needed of each call that was made.
     needs: Vec<Needs>,
+    /// Numbers in names below this were given by an earlier run of the rule.
+    first_number: usize,
     carried: usize,
 }
 
 impl<'a> Lifter<'a> {
-    pub fn new(blocking: &'a [Arc<ScalarUDF>]) -> Self {
+    pub fn new(pick: &'a Arc<ScalarUDF>, blocking: &'a [Arc<ScalarUDF>]) -> Self {
         Self {
+            pick,
             blocking,
             needs: Vec::new(),
+            first_number: 0,
             carried: 0,
         }
     }
 
     pub fn run(mut self, plan: LogicalPlan) -> Result<LogicalPlan> {
-        self.carried = last_carried(&plan)?;
+        self.first_number = first_free_number(&plan)?;
         let plan = self.whole(plan)?;
         self.state_needs(plan)
     }
@@ -217,7 +261,7 @@ impl<'a> Lifter<'a> {
                 let number = alias.name.strip_prefix(CALL_PREFIX);
                 let needs = number
                     .and_then(|number| number.parse::<usize>().ok())
-                    .and_then(|number| self.needs.get(number));
+                    .and_then(|number| self.needs.get(number.checked_sub(self.first_number)?));
                 if let (Some(needs), Some((call, _))) = (needs, Call::of(&alias.expr)) {
                     *alias.expr = call.expr(*needs);
                 }
@@ -233,16 +277,13 @@ impl<'a> Lifter<'a> {
     /// Calls whose columns the plan has not are left.
     fn make(&mut self, lifted: &mut Lifted, exprs: &mut Vec<Expr>) -> Result<()> {
         loop {
-            self.read_held(&lifted.held, exprs)?;
+            self.read_held(lifted, exprs)?;
             let mut columns = Vec::new();
-            let mut made = Vec::new();
+            // Within `exprs` a guarded call is what the call is.
+            let mut made: Vec<(Call, usize)> = Vec::new();
             for mut wanted in wanted(exprs) {
-                if !wanted
-                    .call
-                    .texts
-                    .iter()
-                    .all(|text| lifted.has_columns_of(text))
-                {
+                let texts = &wanted.call.texts;
+                if !texts.iter().all(|text| lifted.has_columns_of(text)) {
                     continue;
                 }
                 wanted.guard.take_if(|guard| !lifted.has_columns_of(guard));
@@ -250,34 +291,84 @@ impl<'a> Lifter<'a> {
                     Some(guard) => wanted.call.clone().guarded(guard),
                     None => wanted.call.clone(),
                 };
-                let name = format!("{CALL_PREFIX}{}", self.needs.len());
+                let number = self.needs.len();
+                let name = format!("{CALL_PREFIX}{}", self.first_number + number);
                 self.needs.push(wanted.needs);
                 columns.push(call.expr(wanted.needs).alias(&name));
-                let column = Column::new_unqualified(name);
-                lifted.held.push((call, column.clone()));
-                made.push((wanted.call, column));
+                made.push((wanted.call, lifted.held.len()));
+                lifted.held.push(Held {
+                    call,
+                    column: Column::new_unqualified(name),
+                    fields: Vec::new(),
+                    number,
+                });
             }
             if columns.is_empty() {
                 return Ok(());
             }
             lifted.project(columns)?;
-            self.read_held(&made, exprs)?;
+            let at = |_: &[Held], call: &Call| {
+                let found = made.iter().find(|(known, _)| known == call);
+                found.map(|(_, at)| *at)
+            };
+            self.read(lifted, exprs, at)?;
         }
     }
 
-    fn read_held(&mut self, held: &[(Call, Column)], exprs: &mut Vec<Expr>) -> Result<()> {
-        if held.is_empty() {
+    /// Reads the results of the calls that were already made.
+    fn read_held(&mut self, lifted: &mut Lifted, exprs: &mut Vec<Expr>) -> Result<()> {
+        self.read(lifted, exprs, |held, call| {
+            held.iter().position(|held| held.call == *call)
+        })
+    }
+
+    /// Replaces calls by columns of what `find` finds, and fields of them by columns of their
+    /// own: to DataFusion a column is a better key of sorts and joins than a function of one.
+    fn read(
+        &mut self,
+        lifted: &mut Lifted,
+        exprs: &mut Vec<Expr>,
+        find: impl Fn(&[Held], &Call) -> Option<usize>,
+    ) -> Result<()> {
+        if lifted.held.is_empty() {
             return Ok(());
+        }
+        let mut columns = Vec::new();
+        for expr in exprs.iter().filter(|expr| has_calls(expr)) {
+            replace(expr.clone(), |call, needs, field| {
+                let at = find(&lifted.held, call)?;
+                let held = &mut lifted.held[at];
+                self.needs[held.number] |= needs;
+                if let Some(field) = field
+                    && !held.fields.iter().any(|(known, _)| known == field)
+                {
+                    let number = self.first_number + held.number;
+                    let name = format!("{CALL_PREFIX}{number}_{}", field_name(field));
+                    columns.push(
+                        self.pick(Expr::Column(held.column.clone()), field)
+                            .alias(&name),
+                    );
+                    let column = Column::new_unqualified(name);
+                    held.fields.push((field.clone(), column));
+                }
+                None
+            })?;
+        }
+        if !columns.is_empty() {
+            lifted.project(columns)?;
         }
         *exprs = std::mem::take(exprs)
             .into_iter()
             .map(|expr| {
-                if !has_calls(&expr) {
-                    return Ok(expr);
-                }
-                replace(expr, |call, needs| {
-                    let (_, column) = held.iter().find(|(known, _)| known == call)?;
-                    self.also_needs(column, needs);
+                replace(expr, |call, _, field| {
+                    let held = &lifted.held[find(&lifted.held, call)?];
+                    let column = match field {
+                        None => &held.column,
+                        Some(field) => held
+                            .fields
+                            .iter()
+                            .find_map(|(known, column)| (known == field).then_some(column))?,
+                    };
                     Some(Expr::Column(column.clone()))
                 })
             })
@@ -285,14 +376,9 @@ impl<'a> Lifter<'a> {
         Ok(())
     }
 
-    fn also_needs(&mut self, column: &Column, needs: Needs) {
-        let number = column.name.strip_prefix(CALL_PREFIX);
-        if let Some(known) = number
-            .and_then(|number| number.parse::<usize>().ok())
-            .and_then(|number| self.needs.get_mut(number))
-        {
-            *known |= needs;
-        }
+    fn pick(&self, result: Expr, field: &Expr) -> Expr {
+        let args = vec![result, field.clone()];
+        Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(self.pick), args))
     }
 
     fn make_for_one(&mut self, lifted: &mut Lifted, expr: Expr) -> Result<Expr> {
@@ -328,11 +414,15 @@ impl<'a> Lifter<'a> {
 
     /// Makes calls where they stand, synchronously.
     fn block(&self, expr: Expr) -> Result<Expr> {
-        replace(expr, |call, needs| {
+        replace(expr, |call, needs, field| {
             let twin = self.blocking.iter().find(|twin| {
                 twin.name().strip_suffix(BLOCKING_SUFFIX) == Some(call.function_name())
             })?;
-            Some(call.by(twin, needs))
+            let result = call.by(twin, needs);
+            Some(match field {
+                Some(field) => self.pick(result, field),
+                None => result,
+            })
         })
     }
 
@@ -392,7 +482,7 @@ impl<'a> Lifter<'a> {
         }
         let exprs = projection.expr.into_iter().map(without_alias);
         let mut exprs = input.read_all(exprs)?;
-        self.read_held(&input.held, &mut exprs)?;
+        self.read_held(&mut input, &mut exprs)?;
 
         // An expression whose rows would be evaluated in another order or number stays here,
         // as does one that reads no column to carry.
@@ -433,36 +523,22 @@ impl<'a> Lifter<'a> {
                 }
             }
         }
-        let mut held = Vec::new();
-        for (call, column) in input.held {
-            let texts = call.texts.iter();
-            if !texts
-                .flat_map(Expr::column_refs)
-                .all(|c| carried.contains_key(c))
+        for held in &input.held {
+            let mut texts = held.call.texts.iter().flat_map(Expr::column_refs);
+            if texts.all(|column| carried.contains_key(column))
+                && !carried.contains_key(&held.column)
             {
-                continue;
+                let name = self.carry(&held.column);
+                outputs.push(named(Expr::Column(held.column.clone()), &name));
+                carried.insert(held.column.clone(), name);
             }
-            if !carried.contains_key(&column) {
-                let name = self.carry(&column);
-                outputs.push(named(Expr::Column(column.clone()), &name));
-                carried.insert(column.clone(), name);
-            }
-            held.push((call, column));
         }
         let above = |column: &Column| carried.get(column).cloned().map(Expr::Column);
         let pending = later
             .into_iter()
             .map(|(column, expr)| Ok((column, substitute(expr, above)?)))
             .collect::<Result<_>>()?;
-        let held = held
-            .into_iter()
-            .map(|(call, column)| {
-                Ok((
-                    map_texts(call, |t| substitute(t, above))?,
-                    carried[&column].clone(),
-                ))
-            })
-            .collect::<Result<_>>()?;
+        let held = renamed(input.held, |column| carried.get(column).cloned())?;
         let plan = Projection::try_new(outputs, Arc::new(input.plan))?;
         Ok(Lifted {
             plan: LogicalPlan::Projection(plan),
@@ -472,13 +548,14 @@ impl<'a> Lifter<'a> {
         })
     }
 
-    /// A name for a column that a projection carries up. One that is ours keeps it.
+    /// A name for a column that a projection carries up. The result of a call keeps its own.
     fn carry(&mut self, column: &Column) -> Column {
         if column.name.starts_with(CALL_PREFIX) {
             return Column::new_unqualified(&column.name);
         }
         self.carried += 1;
-        Column::new_unqualified(format!("{CARRIED_PREFIX}{}", self.carried))
+        let number = self.first_number + self.carried;
+        Column::new_unqualified(format!("{CARRIED_PREFIX}{number}"))
     }
 
     fn filter(&mut self, filter: Filter) -> Result<Lifted> {
@@ -494,7 +571,7 @@ impl<'a> Lifter<'a> {
     /// the fewest first.
     fn filter_by(&mut self, mut input: Lifted, mut conditions: Vec<Expr>) -> Result<Lifted> {
         loop {
-            self.read_held(&input.held, &mut conditions)?;
+            self.read_held(&mut input, &mut conditions)?;
             let (cheap, dear): (Vec<_>, Vec<_>) = conditions
                 .into_iter()
                 .partition(|condition| !has_calls(condition));
@@ -543,20 +620,16 @@ impl<'a> Lifter<'a> {
     fn subquery_alias(&mut self, alias: SubqueryAlias) -> Result<Lifted> {
         let input = self.lift(Arc::unwrap_or_clone(alias.input))?;
         let relation = alias.alias;
-        let renamed = |column: &Column| Column::new(Some(relation.clone()), &column.name);
+        let requalified = |column: &Column| Column::new(Some(relation.clone()), &column.name);
         let pending = input
             .pending
             .into_iter()
-            .map(|(column, expr)| Ok((renamed(&column), requalify(expr, &relation)?)))
-            .collect::<Result<_>>()?;
-        let held = input
-            .held
-            .into_iter()
-            .map(|(call, column)| {
-                let call = map_texts(call, |text| requalify(text, &relation))?;
-                Ok((call, renamed(&column)))
+            .map(|(column, expr)| {
+                let expr = substitute(expr, |column| Some(Expr::Column(requalified(column))))?;
+                Ok((requalified(&column), expr))
             })
             .collect::<Result<_>>()?;
+        let held = renamed(input.held, |column| Some(requalified(column)))?;
         let plan = SubqueryAlias::try_new(Arc::new(input.plan), relation.clone())?;
         Ok(Lifted {
             plan: LogicalPlan::SubqueryAlias(plan),
@@ -817,30 +890,38 @@ impl<'a> Lifter<'a> {
     }
 }
 
-/// The highest number of a carried column; an earlier run of the rule may have left some.
-fn last_carried(plan: &LogicalPlan) -> Result<usize> {
-    let mut last = 0;
+/// A number that no column of an earlier run of the rule has in its name.
+fn first_free_number(plan: &LogicalPlan) -> Result<usize> {
+    let mut free = 0;
     plan.apply_with_subqueries(|node| {
         for field in node.schema().fields() {
-            let number = field.name().strip_prefix(CARRIED_PREFIX);
-            last = last.max(number.and_then(|n| n.parse().ok()).unwrap_or(0));
+            let name = field.name();
+            let number = name
+                .strip_prefix(CARRIED_PREFIX)
+                .or_else(|| name.strip_prefix(CALL_PREFIX))
+                .and_then(|rest| rest.split('_').next());
+            if let Some(number) = number.and_then(|number| number.parse::<usize>().ok()) {
+                free = free.max(number + 1);
+            }
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    Ok(last)
+    Ok(free)
 }
 
-/// Columns with what a call returned: this and a number.
+/// Columns with what a call returned: this and a number; of a field also the field's name.
 const CALL_PREFIX: &str = "__ches_";
 /// Columns that a call further up will read.
 const CARRIED_PREFIX: &str = "__ches_text_";
 const BLOCKING_SUFFIX: &str = crate::functions::BLOCKING_SUFFIX;
 
-fn filtered(input: Lifted, predicate: Expr) -> Result<Lifted> {
-    input.map_plan(|input| Ok(LogicalPlan::Filter(Filter::try_new(predicate, input)?)))
+fn field_name(field: &Expr) -> String {
+    match field {
+        Expr::Literal(name, _) => name.to_string(),
+        other => other.schema_name().to_string(),
+    }
 }
 
-fn map_texts(mut call: Call, map: impl Fn(Expr) -> Result<Expr>) -> Result<Call> {
-    call.texts = call.texts.into_iter().map(map).collect::<Result<_>>()?;
-    Ok(call)
+fn filtered(input: Lifted, predicate: Expr) -> Result<Lifted> {
+    input.map_plan(|input| Ok(LogicalPlan::Filter(Filter::try_new(predicate, input)?)))
 }

@@ -42,13 +42,14 @@ use lift::Lifter;
 /// instead.
 #[derive(Debug)]
 pub struct HoistScores {
+    pick: Arc<ScalarUDF>,
     blocking: Vec<Arc<ScalarUDF>>,
 }
 
 impl HoistScores {
-    /// `blocking` are the synchronous twins of the hidden functions.
-    pub(crate) fn new(blocking: Vec<Arc<ScalarUDF>>) -> Self {
-        Self { blocking }
+    /// `pick` reads a field, `blocking` are the synchronous twins of the hidden functions.
+    pub(crate) fn new(pick: Arc<ScalarUDF>, blocking: Vec<Arc<ScalarUDF>>) -> Self {
+        Self { pick, blocking }
     }
 }
 
@@ -65,7 +66,7 @@ impl OptimizerRule for HoistScores {
         if !has_calls(&plan)? {
             return Ok(Transformed::no(plan));
         }
-        let plan = Lifter::new(&self.blocking).run(plan)?;
+        let plan = Lifter::new(&self.pick, &self.blocking).run(plan)?;
         // Texts are not carried further up than to the call that reads them.
         let trimmed = OptimizeProjections::new().rewrite(plan, config)?;
         Ok(Transformed::yes(trimmed.data))

@@ -1,5 +1,9 @@
-//! What the SQL logic tests need: an engine that runs SQL in a DataFusion session, and a scorer
-//! that counts.
+//! What the SQL tests need: an engine that runs SQL in a DataFusion session, a scorer that
+//! counts, and a generator of queries.
+
+// Each test program uses a part of this.
+#![allow(dead_code)]
 
 pub mod fake_scorer;
+pub mod random_query;
 pub mod slt;
