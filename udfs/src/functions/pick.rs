@@ -11,6 +11,7 @@ use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{ScalarValue, exec_datafusion_err, internal_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
@@ -110,6 +111,17 @@ impl ScalarUDFImpl for Pick {
             }
         }
         Ok(ExprSimplifyResult::Original(args))
+    }
+
+    // With the default, which has no type, DataFusion loses the order of a comparison of the field.
+    fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
+        let field = match (inputs[0].data_type(), inputs[1].lower().try_as_str()) {
+            (DataType::Struct(fields), Some(Some(name))) => fields
+                .find(name)
+                .map(|(_, field)| field.data_type().clone()),
+            _ => None,
+        };
+        Interval::make_unbounded(&field.unwrap_or(DataType::Null))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {

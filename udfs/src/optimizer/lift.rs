@@ -94,6 +94,11 @@ impl Lifted {
         expr.column_refs().into_iter().all(|c| self.has_column(c))
     }
 
+    /// Whether an expression of the parent will read something else than it says.
+    fn touches(&self, expr: &Expr) -> bool {
+        has_calls(expr) || self.reads_pending(expr)
+    }
+
     fn reads_pending(&self, expr: &Expr) -> bool {
         let is_pending = |column: &&Column| {
             resolve(&self.schema, column)
@@ -125,6 +130,13 @@ impl Lifted {
         let input = Arc::new(std::mem::take(&mut self.plan));
         self.plan = LogicalPlan::Projection(Projection::try_new(exprs, input)?);
         Ok(())
+    }
+
+    fn project_some(&mut self, more: Vec<Expr>) -> Result<()> {
+        if more.is_empty() {
+            return Ok(());
+        }
+        self.project(more)
     }
 
     fn map_plan(
@@ -354,9 +366,7 @@ impl<'a> Lifter<'a> {
                 None
             })?;
         }
-        if !columns.is_empty() {
-            lifted.project(columns)?;
-        }
+        lifted.project_some(columns)?;
         *exprs = std::mem::take(exprs)
             .into_iter()
             .map(|expr| {
@@ -403,13 +413,10 @@ impl<'a> Lifter<'a> {
             .into_iter()
             .partition(|(_, expr)| matches!(expr, Expr::Column(_)));
         lifted.pending = renamed;
-        if computed.is_empty() {
-            return Ok(());
-        }
         let columns = computed
             .into_iter()
             .map(|(column, expr)| named(expr, &column));
-        lifted.project(columns.collect())
+        lifted.project_some(columns.collect())
     }
 
     /// Makes calls where they stand, synchronously.
@@ -553,6 +560,10 @@ impl<'a> Lifter<'a> {
         if column.name.starts_with(CALL_PREFIX) {
             return Column::new_unqualified(&column.name);
         }
+        self.new_name()
+    }
+
+    fn new_name(&mut self) -> Column {
         self.carried += 1;
         let number = self.first_number + self.carried;
         Column::new_unqualified(format!("{CARRIED_PREFIX}{number}"))
@@ -593,16 +604,19 @@ impl<'a> Lifter<'a> {
 
     fn sort(&mut self, mut sort: Sort) -> Result<Lifted> {
         let mut input = self.lift(Arc::unwrap_or_clone(sort.input))?;
-        let keys = sort.expr.iter().map(|key| key.expr.clone());
+        let keys: Vec<_> = sort.expr.iter().map(|key| key.expr.clone()).collect();
+        let is_touched: Vec<_> = keys.iter().map(|key| input.touches(key)).collect();
         let mut keys = input.read_all(keys)?;
         self.make(&mut input, &mut keys)?;
         if sort.fetch.is_none() {
             // As many rows above as below: the texts need not be sorted too.
             self.make_pending(&mut input)?;
         }
-        for (key, expr) in sort.expr.iter_mut().zip(keys) {
-            key.expr = self.block(expr)?;
+        let mut columns = Vec::new();
+        for ((key, expr), is_touched) in sort.expr.iter_mut().zip(keys).zip(is_touched) {
+            key.expr = self.key(expr, is_touched, &mut columns)?;
         }
+        input.project_some(columns)?;
         input.map_plan(|input| {
             Ok(LogicalPlan::Sort(Sort {
                 expr: sort.expr,
@@ -610,6 +624,18 @@ impl<'a> Lifter<'a> {
                 fetch: sort.fetch,
             }))
         })
+    }
+
+    /// A sort key as a column, which is added to `columns` if it is none yet. DataFusion loses
+    /// the order of expressions whose range it does not know.
+    fn key(&mut self, expr: Expr, is_touched: bool, columns: &mut Vec<Expr>) -> Result<Expr> {
+        let expr = self.block(without_alias(expr))?;
+        if !is_touched || matches!(expr, Expr::Column(_)) {
+            return Ok(expr);
+        }
+        let name = self.new_name();
+        columns.push(named(expr, &name));
+        Ok(Expr::Column(name))
     }
 
     fn limit(&mut self, limit: Limit) -> Result<Lifted> {
@@ -660,10 +686,7 @@ impl<'a> Lifter<'a> {
                 Column::new(relation, name)
             })
             .collect();
-        let is_touched: Vec<bool> = keys
-            .iter()
-            .map(|key| has_calls(key) || input.reads_pending(key))
-            .collect();
+        let is_touched: Vec<bool> = keys.iter().map(|key| input.touches(key)).collect();
         let mut computed = input.read_all(keys.iter().cloned())?;
 
         let mut all = [aggregates.clone(), computed.clone()].concat();
@@ -684,9 +707,7 @@ impl<'a> Lifter<'a> {
             }
             replaced.push((key, Expr::Column(column)));
         }
-        if !below.is_empty() {
-            input.project(below)?;
-        }
+        input.project_some(below)?;
         let by = |key: Expr| {
             let found = replaced.iter().find(|(known, _)| *known == key);
             found.map_or(key, |(_, column)| column.clone())
@@ -721,17 +742,49 @@ impl<'a> Lifter<'a> {
         let mut input = self.lift(Arc::unwrap_or_clone(window.input))?;
         let names = NamePreserver::new_for_projection();
         let saved: Vec<_> = window.window_expr.iter().map(|e| names.save(e)).collect();
+        let is_touched: Vec<_> = window
+            .window_expr
+            .iter()
+            .map(|e| input.touches(e))
+            .collect();
         let mut exprs = input.read_all(window.window_expr)?;
         self.make(&mut input, &mut exprs)?;
+        let mut columns = Vec::new();
         let exprs = exprs
             .into_iter()
+            .zip(is_touched)
             .zip(saved)
-            .map(|(expr, name)| Ok(name.restore(self.block(expr)?)))
+            .map(|((expr, is_touched), name)| {
+                let expr = self.window_keys(expr, is_touched, &mut columns)?;
+                Ok(name.restore(self.block(expr)?))
+            })
             .collect::<Result<_>>()?;
+        input.project_some(columns)?;
         let mut lifted =
             input.map_plan(|input| Ok(LogicalPlan::Window(Window::try_new(exprs, input)?)))?;
         lifted.schema = window.schema;
         Ok(lifted)
+    }
+
+    fn window_keys(
+        &mut self,
+        expr: Expr,
+        is_touched: bool,
+        columns: &mut Vec<Expr>,
+    ) -> Result<Expr> {
+        let keyed = expr.transform_down(|expr| {
+            let Expr::WindowFunction(mut function) = expr else {
+                return Ok(Transformed::no(expr));
+            };
+            for key in &mut function.params.partition_by {
+                *key = self.key(std::mem::take(key), is_touched, columns)?;
+            }
+            for key in &mut function.params.order_by {
+                key.expr = self.key(std::mem::take(&mut key.expr), is_touched, columns)?;
+            }
+            Ok(Transformed::yes(Expr::WindowFunction(function)))
+        })?;
+        Ok(keyed.data)
     }
 
     fn join(&mut self, join: Join) -> Result<Lifted> {
