@@ -23,10 +23,11 @@ mod response_embedding;
 use std::sync::Arc;
 
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::{Expr, ScalarUDF};
 
 use crate::optimizer::HoistScores;
+use crate::pieces::Pieces;
+use crate::score_exec::UseScoreExec;
 use crate::scorer::{Needs, Scorer};
 use call::Kind;
 use facade::{Calls, Facade};
@@ -36,23 +37,8 @@ use response_call::Response;
 
 pub(crate) use call::BLOCKING_SUFFIX;
 
-/// What a session needs of this module.
-#[derive(Debug)]
-pub struct Functions {
-    /// The functions, for a function registry. Besides the public ones these are the hidden
-    /// ones that they are rewritten to, which an engine that sends plans to other processes
-    /// resolves by name.
-    pub functions: Vec<Arc<ScalarUDF>>,
-    /// Reads fields of `preference_scores` without moving the call that makes it; for
-    /// `FunctionRegistry::register_function_rewrite`.
-    pub field_access: Arc<dyn FunctionRewrite + Send + Sync>,
-    /// Lets scores stand wherever an expression may, and computes each once; to be added as the
-    /// last optimizer rule.
-    pub hoist_scores: Arc<HoistScores>,
-}
-
-/// Every function of this crate, computed by `scorer`.
-pub fn all(scorer: Arc<dyn Scorer>) -> Functions {
+/// Every function of this crate, computed by `scorer`, and the rules that they need.
+pub(crate) fn all(scorer: Arc<dyn Scorer>) -> Pieces {
     let (score_pair, pair_twin) = call::functions::<Pair>(&scorer);
     let (score_response, response_twin) = call::functions::<Response>(&scorer);
     let twins = vec![pair_twin, response_twin];
@@ -79,10 +65,11 @@ pub fn all(scorer: Arc<dyn Scorer>) -> Functions {
     });
     functions.extend([calls.score_pair, calls.score_response, calls.pick]);
     functions.extend(twins.iter().cloned());
-    Functions {
+    Pieces {
         functions,
         field_access,
         hoist_scores: Arc::new(HoistScores::new(pick, twins)),
+        use_score_exec: Arc::new(UseScoreExec),
     }
 }
 

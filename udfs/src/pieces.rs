@@ -1,0 +1,90 @@
+//! What makes a session speak CHES, piece by piece.
+
+use std::sync::Arc;
+
+use datafusion::error::Result;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::ScalarUDF;
+use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
+use datafusion::optimizer::OptimizerRule;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::prelude::SessionContext;
+
+use crate::functions;
+use crate::scorer::Scorer;
+use crate::settings::ChesSettings;
+
+/// What a host adds that builds its session itself.
+///
+/// Only the functions and the settings are needed to answer queries with scores in the SELECT
+/// list and in WHERE; each other piece says what it adds. [`Pieces::add_to`] adds them all.
+#[derive(Debug, Clone)]
+pub struct Pieces {
+    /// The functions, for a function registry. Besides the public ones these are the hidden
+    /// ones that they are rewritten to, which an engine that sends plans to other processes
+    /// resolves by name.
+    pub functions: Vec<Arc<ScalarUDF>>,
+    /// Keeps `preference_scores(..)['field']` one call of the model; for
+    /// `FunctionRegistry::register_function_rewrite`.
+    pub field_access: Arc<dyn FunctionRewrite + Send + Sync>,
+    /// Lets scores stand wherever an expression may, and computes each once and late; to be the
+    /// last optimizer rule. A [`HoistScores`](crate::HoistScores).
+    pub hoist_scores: Arc<dyn OptimizerRule + Send + Sync>,
+    /// Counts for `EXPLAIN ANALYZE`; to be the first physical optimizer rule. A planner whose
+    /// plans run in other processes goes without. A [`UseScoreExec`](crate::UseScoreExec).
+    pub use_score_exec: Arc<dyn PhysicalOptimizerRule + Send + Sync>,
+}
+
+impl Pieces {
+    /// The pieces, with scores computed by `scorer`.
+    pub fn new(scorer: Arc<dyn Scorer>) -> Self {
+        functions::all(scorer)
+    }
+
+    /// Adds every piece, and `settings` as the session's `ches.*` settings, to a session that is
+    /// being built.
+    ///
+    /// Rules of an earlier call are replaced.
+    pub fn add_to(
+        &self,
+        mut builder: SessionStateBuilder,
+        settings: ChesSettings,
+    ) -> SessionStateBuilder {
+        let config = builder.config().get_or_insert_default();
+        config.options_mut().extensions.insert(settings);
+        let functions = builder.scalar_functions().get_or_insert_default();
+        functions.extend(self.functions.iter().cloned());
+        let analyzer = builder.analyzer().get_or_insert_default();
+        let rewrites = &mut analyzer.function_rewrites;
+        rewrites.retain(|rewrite| rewrite.name() != self.field_access.name());
+        rewrites.push(Arc::clone(&self.field_access));
+        let rules = &mut builder.optimizer().get_or_insert_default().rules;
+        rules.retain(|rule| rule.name() != self.hoist_scores.name());
+        rules.push(Arc::clone(&self.hoist_scores));
+        let rules = &mut builder.physical_optimizers().get_or_insert_default().rules;
+        rules.retain(|rule| rule.name() != self.use_score_exec.name());
+        rules.insert(0, Arc::clone(&self.use_score_exec));
+        builder
+    }
+}
+
+/// Makes a [`SessionContext`] speak CHES: adds every function of this crate, computed by
+/// `scorer`, the rules that they need, and the `ches.*` settings, starting from `settings`.
+///
+/// To be called when the session is made: statements that were prepared before are forgotten. A
+/// host that builds its `SessionState` itself uses [`Pieces`].
+///
+/// # Errors
+/// None yet; a later version of DataFusion may refuse a function.
+pub fn register(
+    ctx: &SessionContext,
+    scorer: Arc<dyn Scorer>,
+    settings: ChesSettings,
+) -> Result<()> {
+    let state = ctx.state_ref();
+    let mut state = state.write();
+    let id = state.session_id().to_owned();
+    let builder = SessionStateBuilder::new_from_existing(state.clone()).with_session_id(id);
+    *state = Pieces::new(scorer).add_to(builder, settings).build();
+    Ok(())
+}

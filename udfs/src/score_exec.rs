@@ -1,0 +1,378 @@
+//! The execution plan that calls the scorer, and the rule that puts it into a plan.
+//!
+//! DataFusion's own `AsyncFuncExec` calls our functions just as well, and is what a plan has that
+//! goes to another process. [`ScoreExec`] takes its place in this process: it counts what
+//! `EXPLAIN ANALYZE` shows, it asks for few rows first so that a `LIMIT` above a filter by score
+//! is soon full, and limits and filters of other columns pass below it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{ScalarValue, internal_err};
+use datafusion::error::Result;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::ScalarFunctionExpr;
+use datafusion::physical_expr::async_scalar_function::AsyncFuncExpr;
+use datafusion::physical_expr::equivalence::ProjectionMapping;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::async_func::AsyncFuncExec;
+use datafusion::physical_plan::execution_plan::CardinalityEffect;
+use datafusion::physical_plan::filter_pushdown::{FilterDescription, FilterPushdownPhase};
+use datafusion::physical_plan::metrics::{
+    BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, RecordOutput,
+};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
+    PhysicalExpr, PlanProperties, ReplaceChildrenOptions, apply_expression_roots,
+};
+use futures::{StreamExt, stream};
+
+use crate::functions::is_scoring_function;
+use crate::metrics::ScoreMetrics;
+
+/// Rows of the first call of a partition. Each further call takes twice as many.
+const FIRST_ROWS: usize = 32;
+/// Rows of a call at most: enough to fill any device.
+const MOST_ROWS: usize = 1024;
+
+/// Adds a column for each scoring call to those of its input.
+///
+/// Output: the columns of the input, then one for each call, named as in `AsyncFuncExec`. Keeps
+/// order and partitions of the input.
+#[derive(Debug, Clone)]
+pub struct ScoreExec {
+    calls: Vec<Arc<AsyncFuncExpr>>,
+    input: Arc<dyn ExecutionPlan>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl ScoreExec {
+    fn try_new(calls: Vec<Arc<AsyncFuncExpr>>, input: Arc<dyn ExecutionPlan>) -> Result<Self> {
+        let input_schema = input.schema();
+        let added = calls.iter().map(|call| call.return_field(&input_schema));
+        let kept = input_schema.fields().iter().cloned().map(Ok);
+        let fields = kept.chain(added).collect::<Result<Vec<_>>>()?;
+        let schema = Arc::new(Schema::new_with_metadata(
+            fields,
+            input_schema.metadata().clone(),
+        ));
+        let columns = input_schema.fields().iter().enumerate();
+        let mut mapping: Vec<(Arc<dyn PhysicalExpr>, String)> = columns
+            .map(|(at, field)| {
+                let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(field.name(), at));
+                (column, field.name().clone())
+            })
+            .collect();
+        for call in &calls {
+            mapping.push((Arc::clone(&call.func), call.name().to_owned()));
+        }
+        let mapping = ProjectionMapping::try_new(mapping, &input_schema)?;
+        let properties = PlanProperties::new(
+            input.equivalence_properties().project(&mapping, schema),
+            input.output_partitioning().clone(),
+            input.pipeline_behavior(),
+            input.boundedness(),
+        );
+        Ok(Self {
+            calls,
+            input,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        })
+    }
+
+    /// Counters of one partition, which `EXPLAIN ANALYZE` shows.
+    fn score_metrics(&self, partition: usize) -> ScoreMetrics {
+        let count = |name| MetricBuilder::new(&self.metrics).counter(name, partition);
+        let time = |name| MetricBuilder::new(&self.metrics).subset_time(name, partition);
+        ScoreMetrics {
+            rows: count("rows_scored"),
+            wait_time: time("wait_time"),
+            tokens: count("tokens"),
+            truncated_rows: count("truncated_rows"),
+            memo_hits: count("memo_hits"),
+            model_time: time("model_time"),
+        }
+    }
+}
+
+impl DisplayAs for ScoreExec {
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        let calls: Vec<_> = self
+            .calls
+            .iter()
+            .map(|call| format!("{} as {}", call.func, call.name()))
+            .collect();
+        let calls = calls.join(", ");
+        match format {
+            DisplayFormatType::Default | DisplayFormatType::Verbose => {
+                write!(f, "ScoreExec: calls=[{calls}]")
+            }
+            DisplayFormatType::TreeRender => writeln!(f, "calls={calls}"),
+        }
+    }
+}
+
+impl ExecutionPlan for ScoreExec {
+    fn name(&self) -> &str {
+        "ScoreExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    fn supports_limit_pushdown(&self) -> bool {
+        true
+    }
+
+    fn cardinality_effect(&self) -> CardinalityEffect {
+        CardinalityEffect::Equal
+    }
+
+    fn gather_filters_for_pushdown(
+        &self,
+        _phase: FilterPushdownPhase,
+        parent_filters: Vec<Arc<dyn PhysicalExpr>>,
+        _config: &ConfigOptions,
+    ) -> Result<FilterDescription> {
+        FilterDescription::from_children(parent_filters, &self.children())
+    }
+
+    fn apply_expressions(
+        &self,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        let calls = self.calls.iter().cloned();
+        apply_expression_roots(calls.map(|call| call as Arc<dyn PhysicalExpr>), f)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let Ok([input]) = <[_; 1]>::try_from(children) else {
+            return internal_err!("ScoreExec has one input");
+        };
+        Ok(Arc::new(match options.children_properties {
+            ChildrenPropertiesMode::Keep => Self {
+                input,
+                metrics: ExecutionPlanMetricsSet::new(),
+                ..Self::clone(&self)
+            },
+            ChildrenPropertiesMode::Recompute => Self::try_new(self.calls.clone(), input)?,
+        }))
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(
+            children,
+            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
+        )
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let mut options = ConfigOptions::clone(context.session_config().options());
+        options.extensions.insert(self.score_metrics(partition));
+        let scoring = Scoring {
+            calls: self.calls.iter().map(|call| Call::new(call)).collect(),
+            schema: self.schema(),
+            options: Arc::new(options),
+            baseline: BaselineMetrics::new(&self.metrics, partition),
+            input: Some(self.input.execute(partition, context)?),
+            waiting: Vec::new(),
+            waiting_rows: 0,
+            rows: FIRST_ROWS,
+        };
+        let batches = stream::try_unfold(scoring, |mut scoring| async move {
+            let batch = scoring.next().await?;
+            Ok(batch.map(|batch| (batch, scoring)))
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(
+            self.schema(),
+            batches,
+        )))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}
+
+/// A call, and its result if that is the same for every row.
+struct Call {
+    expr: Arc<AsyncFuncExpr>,
+    is_constant: bool,
+    result: Option<ScalarValue>,
+}
+
+impl Call {
+    fn new(expr: &Arc<AsyncFuncExpr>) -> Self {
+        Self {
+            expr: Arc::clone(expr),
+            is_constant: collect_columns(&expr.func).is_empty(),
+            result: None,
+        }
+    }
+
+    async fn score(
+        &mut self,
+        batch: &RecordBatch,
+        options: &Arc<ConfigOptions>,
+    ) -> Result<ArrayRef> {
+        let rows = batch.num_rows();
+        if !self.is_constant {
+            let scored = self.expr.invoke_with_args(batch, Arc::clone(options));
+            return scored.await?.into_array(rows);
+        }
+        if self.result.is_none() {
+            let one = batch.slice(0, 1);
+            let scored = self.expr.invoke_with_args(&one, Arc::clone(options));
+            let scored = scored.await?.into_array(1)?;
+            self.result = Some(ScalarValue::try_from_array(&scored, 0)?);
+        }
+        match &self.result {
+            Some(result) => result.to_array_of_size(rows),
+            None => internal_err!("a constant call without a result"),
+        }
+    }
+}
+
+/// One partition at work.
+struct Scoring {
+    calls: Vec<Call>,
+    schema: SchemaRef,
+    options: Arc<ConfigOptions>,
+    baseline: BaselineMetrics,
+    /// None once it has ended.
+    input: Option<SendableRecordBatchStream>,
+    waiting: Vec<RecordBatch>,
+    waiting_rows: usize,
+    rows: usize,
+}
+
+impl Scoring {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        while self.waiting_rows < self.rows
+            && let Some(input) = &mut self.input
+        {
+            match input.next().await {
+                None => self.input = None,
+                Some(batch) => {
+                    let batch = batch?;
+                    self.waiting_rows += batch.num_rows();
+                    self.waiting.push(batch);
+                }
+            }
+        }
+        if self.waiting_rows == 0 {
+            return Ok(None);
+        }
+        let batch = self.take(self.rows)?;
+        self.rows = (2 * self.rows).min(MOST_ROWS);
+        let mut columns = batch.columns().to_vec();
+        for call in &mut self.calls {
+            columns.push(call.score(&batch, &self.options).await?);
+        }
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
+        Ok(Some(batch.record_output(&self.baseline)))
+    }
+
+    /// The first rows that wait, at most `rows`, in one batch.
+    fn take(&mut self, rows: usize) -> Result<RecordBatch> {
+        let mut taken = Vec::new();
+        let mut missing = rows.min(self.waiting_rows);
+        self.waiting_rows -= missing;
+        let mut left = Vec::new();
+        for batch in self.waiting.drain(..) {
+            let here = missing.min(batch.num_rows());
+            missing -= here;
+            if here > 0 {
+                taken.push(batch.slice(0, here));
+            }
+            if here < batch.num_rows() {
+                left.push(batch.slice(here, batch.num_rows() - here));
+            }
+        }
+        self.waiting = left;
+        match &taken[..] {
+            [] => internal_err!("no rows wait to be scored"),
+            [only] => Ok(only.clone()),
+            [first, ..] => Ok(concat_batches(&first.schema(), &taken)?),
+        }
+    }
+}
+
+/// Puts [`ScoreExec`] in the place of every `AsyncFuncExec` that only calls our functions.
+///
+/// To be added before the other physical optimizer rules, so that they know what passes below
+/// it. Not for plans that are sent to another process.
+#[derive(Debug, Default)]
+pub struct UseScoreExec;
+
+impl PhysicalOptimizerRule for UseScoreExec {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        _config: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let replaced = plan.transform_up(|plan| {
+            let Some(stock) = plan.downcast_ref::<AsyncFuncExec>() else {
+                return Ok(Transformed::no(plan));
+            };
+            let mut calls = Vec::new();
+            let mut all_ours = true;
+            stock.apply_expressions(&mut |expr| {
+                match expr.downcast_ref::<AsyncFuncExpr>() {
+                    Some(call) if is_ours(call) => calls.push(Arc::new(call.clone())),
+                    _ => all_ours = false,
+                }
+                Ok(TreeNodeRecursion::Jump)
+            })?;
+            if !all_ours {
+                return Ok(Transformed::no(plan));
+            }
+            let ours = ScoreExec::try_new(calls, Arc::clone(stock.input()))?;
+            Ok(Transformed::yes(Arc::new(ours) as Arc<dyn ExecutionPlan>))
+        })?;
+        Ok(replaced.data)
+    }
+
+    fn name(&self) -> &str {
+        "ches_use_score_exec"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+fn is_ours(call: &AsyncFuncExpr) -> bool {
+    let function = call.func.downcast_ref::<ScalarFunctionExpr>();
+    function.is_some_and(|function| is_scoring_function(function.fun()))
+}
