@@ -7,9 +7,12 @@
 
 mod call;
 mod ches;
+mod ches_from_embeddings;
 mod ches_normalized;
+mod ches_normalized_from_embeddings;
 mod facade;
 mod field_access;
+mod from_embeddings;
 mod last_hidden_similarity;
 mod log_prob;
 mod normalized_edit_distance;
@@ -59,6 +62,12 @@ pub(crate) fn all(scorer: Arc<dyn Scorer>) -> Pieces {
     .into_iter()
     .map(|function| Arc::new(ScalarUDF::new_from_impl(Facade::new(function, &calls))))
     .collect();
+    for function in [
+        ches_from_embeddings::function(),
+        ches_normalized_from_embeddings::function(),
+    ] {
+        functions.push(Arc::new(ScalarUDF::new_from_impl(function)));
+    }
     let pick = Arc::clone(&calls.pick);
     let field_access = Arc::new(FieldAccess {
         pick: Arc::clone(&pick),
