@@ -105,6 +105,25 @@ impl Gguf {
         &self.path
     }
 
+    /// A hash of the header (configuration, tokenizer, template, shapes) and of both ends of
+    /// every tensor, in hexadecimal digits. Training changes every tensor that it trains, so
+    /// that these samples tell a model from the one it was made of.
+    pub fn fingerprint(&self) -> String {
+        const SAMPLE: usize = 4096;
+        let mut tensors: Vec<_> = self.tensors.values().map(|t| (t.start, t.bytes)).collect();
+        tensors.sort_unstable();
+        let header = tensors.first().map_or(self.map.len(), |(start, _)| *start);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(self.map.len() as u64).to_le_bytes());
+        hasher.update(&self.map[..header]);
+        for (start, bytes) in tensors {
+            let sample = SAMPLE.min(bytes);
+            hasher.update(&self.map[start..start + sample]);
+            hasher.update(&self.map[start + bytes - sample..start + bytes]);
+        }
+        hasher.finalize().to_hex()[..32].to_owned()
+    }
+
     /// An error about this file.
     pub fn refuse(&self, reason: impl Into<String>) -> ModelError {
         ModelError::new(&self.path, reason)

@@ -31,6 +31,7 @@ mod error;
 pub mod families;
 mod format;
 pub mod gguf;
+mod memo;
 mod model;
 mod observer;
 mod plugin;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 
 use crate::decoder::{Decoder, DecoderConfig};
 use crate::error::ModelError;
@@ -59,6 +59,7 @@ pub struct Model {
     pub tokenizer: TextTokenizer,
     /// Its own chat template, Jinja text.
     pub chat_template: Option<String>,
+    fingerprint: String,
     gguf: Gguf,
     config: DecoderConfig,
     device: Device,
@@ -78,12 +79,23 @@ impl Model {
             tokenizer: TextTokenizer::from_gguf(&gguf)?,
             chat_template: gguf.string("tokenizer.chat_template")?.map(str::to_owned),
             config: families::config_from_gguf(&gguf)?,
+            fingerprint: gguf.fingerprint(),
             gguf,
             identity,
             device,
             decoder: Mutex::new(None),
             forward: Mutex::new(()),
         })
+    }
+
+    /// What tells this model from any other: a hash of what it was read from.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The type that weights and activations have.
+    pub fn dtype(&self) -> DType {
+        DType::F32
     }
 
     /// Most tokens of a sequence.

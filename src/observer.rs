@@ -11,6 +11,10 @@ pub trait Observer: Debug + Send + Sync + 'static {
     /// Rows have their scores; `tokens` is the length of their prompts and responses.
     fn scored(&self, _rows: usize, _tokens: usize) {}
 
+    /// Of the rows that have their scores, so many were remembered from before, or computed for
+    /// somebody else at the same time.
+    fn remembered(&self, _rows: usize) {}
+
     /// A call of the scorer ended, or was dropped.
     fn ended(&self) {}
 }

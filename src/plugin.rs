@@ -85,6 +85,12 @@ impl Ches {
         self
     }
 
+    /// Bytes of scores that are kept in this process (`ches.memo_bytes`); 0 keeps none.
+    pub fn with_memo_bytes(mut self, bytes: usize) -> Self {
+        self.settings.memo_bytes = bytes;
+        self
+    }
+
     /// Any setting by its key, without the prefix `ches.`.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use crate::chat_template::{ChatTemplate, MAX_TEMPLATE_BYTES, STACK_BYTES};
 use crate::device;
 use crate::engine::{Cancelled, Embedding, Engine, Group};
 use crate::format::Format;
+use crate::memo::{Key, Memo, ModelScores, Similarities};
 use crate::model::{Identity, Model};
 use crate::observer::{Nobody, Observer};
 use crate::score;
@@ -44,6 +45,7 @@ pub struct EncodedPair {
 #[derive(Debug)]
 pub struct ModelScorer {
     model: Arc<Mutex<Option<Arc<Model>>>>,
+    memo: Arc<Memo>,
     observer: Arc<dyn Observer>,
 }
 
@@ -58,6 +60,7 @@ impl ModelScorer {
     pub fn new() -> Self {
         Self {
             model: Arc::default(),
+            memo: Arc::default(),
             observer: Arc::new(Nobody),
         }
     }
@@ -95,11 +98,12 @@ impl ModelScorer {
         let call = Call::begin(&self.observer);
         let cancelled = Arc::clone(&call.cancelled);
         let slot = Arc::clone(&self.model);
+        let memo = Arc::clone(&self.memo);
         let observer = Arc::clone(&self.observer);
         let job = job.clone();
         let (answer, answered) = tokio::sync::oneshot::channel();
         let work = move || {
-            let run = Run::new(&slot, &job, &cancelled, &*observer)?;
+            let run = Run::new(&slot, &memo, &job, &cancelled, &*observer)?;
             let mut results = Vec::with_capacity(rows.len());
             for rows in rows.chunks(ROWS_AT_ONCE) {
                 results.extend(score(&run, rows)?);
@@ -177,6 +181,7 @@ fn setting(key: &'static str, reason: impl Into<String>) -> ScorerError {
 /// A model under the settings and needs of one call.
 struct Run<'a> {
     model: Arc<Model>,
+    memo: &'a Memo,
     format: Format,
     max_length: usize,
     job: &'a Job,
@@ -187,6 +192,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(
         slot: &Mutex<Option<Arc<Model>>>,
+        memo: &'a Memo,
         job: &'a Job,
         cancelled: &'a AtomicBool,
         observer: &'a dyn Observer,
@@ -207,6 +213,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             format: format(&model, settings)?,
             model,
+            memo,
             max_length,
             job,
             cancelled,
@@ -219,8 +226,8 @@ impl<'a> Run<'a> {
         let encoded = rows
             .iter()
             .map(|pair| self.encode(&pair.prompt, [&pair.chosen, &pair.rejected], arguments));
-        self.score(encoded.collect(), |row, embeddings| {
-            pair_scores(self.job.needs, row, embeddings)
+        self.score(encoded.collect(), pair_model_scores, |row, scores| {
+            pair_scores(self.job.needs, row, scores)
         })
     }
 
@@ -231,9 +238,7 @@ impl<'a> Run<'a> {
         let encoded = rows
             .iter()
             .map(|row| self.encode(&row.prompt, [&row.response], [Argument::Response]));
-        self.score(encoded.collect(), |row, embeddings| {
-            response_scores(self.job.needs, row, embeddings)
-        })
+        self.score(encoded.collect(), response_model_scores, response_scores)
     }
 
     fn encoder(&self) -> Encoder<'_> {
@@ -282,33 +287,68 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Runs the model over the rows that need it, and reduces every row to its scores.
+    /// Runs the model over the rows that need it and that nobody ran it over before. `keep` is
+    /// what is kept of a row's embeddings, `finish` makes its scores of that.
     fn score<S>(
         &self,
         rows: Vec<RowResult<Encoded>>,
-        reduce: impl Fn(&Encoded, Option<Vec<Embedding>>) -> RowResult<S>,
+        keep: impl Fn(&Encoded, &[Embedding], Needs) -> RowResult<ModelScores>,
+        finish: impl Fn(&Encoded, Option<ModelScores>) -> RowResult<S>,
     ) -> Result<Vec<RowResult<S>>, ScorerError> {
-        let runs_model =
-            |row: &Encoded| self.job.needs.intersects(Needs::MODEL) && row.no_score.is_none();
-        let groups: Vec<Group> = rows
+        let needs = self.job.needs;
+        let metrics = &self.job.metrics;
+        for row in rows.iter().flatten() {
+            metrics.tokens.add(tokens(&row.sequences));
+            let is_truncated = row.sequences.iter().any(|sequence| sequence.truncated);
+            metrics.truncated_rows.add(is_truncated.into());
+        }
+        let runs_model = |row: &Encoded| needs.intersects(Needs::MODEL) && row.no_score.is_none();
+        let running: Vec<&Encoded> = rows
             .iter()
             .flatten()
             .filter(|row| runs_model(row))
-            .map(|row| Group::new(row.sequences.clone()))
             .collect();
-        let mut embeddings = self.embeddings(&groups)?.into_iter();
-        let scored = rows.into_iter().map(|row| {
-            let row = row?;
-            let ran = runs_model(&row).then(|| embeddings.next()).flatten();
-            let ran = ran
-                .transpose()
-                .map_err(|error| RowError::of_row(format!("the model: {error}")))?;
-            if ran.is_none() {
+        let compute = |rows: &[&Encoded]| {
+            let groups = rows.iter().map(|row| Group::new(row.sequences.clone()));
+            let embeddings = self.embeddings(&groups.collect::<Vec<_>>())?;
+            let kept = rows.iter().zip(embeddings).map(|(row, embeddings)| {
+                let embeddings =
+                    embeddings.map_err(|error| RowError::of_row(format!("the model: {error}")))?;
+                keep(row, &embeddings, needs)
+            });
+            Ok::<Vec<_>, ScorerError>(kept.collect())
+        };
+        let scores = match self.job.settings.memo_bytes {
+            0 => compute(&running)?,
+            most_bytes => {
+                let end_token = self.format.end_token(&self.model.tokenizer).ok();
+                let (fingerprint, dtype) = (self.model.fingerprint(), self.model.dtype());
+                let of_model = format!("{fingerprint} {}", dtype.as_str());
+                let key = |row: &&Encoded| Key::new(&of_model, end_token, &row.sequences);
+                let keys: Vec<Key> = running.iter().map(key).collect();
+                let (scores, remembered) = self.memo.scores(
+                    &keys,
+                    needs,
+                    most_bytes,
+                    self.cancelled,
+                    || other(Cancelled),
+                    |at| compute(&at.iter().map(|at| running[*at]).collect::<Vec<_>>()),
+                )?;
+                metrics.memo_hits.add(remembered);
+                self.observer.remembered(remembered);
+                scores
+            }
+        };
+        let mut scores = scores.into_iter();
+        let finished = rows.iter().map(|row| {
+            let row = row.as_ref().map_err(RowError::clone)?;
+            let scores = runs_model(row).then(|| scores.next()).flatten();
+            if scores.is_none() {
                 self.observer.scored(1, tokens(&row.sequences));
             }
-            reduce(&row, ran)
+            finish(row, scores.transpose()?)
         });
-        Ok(scored.collect())
+        Ok(finished.collect())
     }
 
     fn embeddings(
@@ -335,7 +375,11 @@ impl<'a> Run<'a> {
             cancelled: self.cancelled,
             finished: &|group: &Group| self.observer.scored(1, tokens(&group.sequences)),
         };
-        self.model.exclusively(|| engine.run(groups)).map_err(other)
+        let run = || {
+            let _timer = self.job.metrics.model_time.timer();
+            engine.run(groups)
+        };
+        self.model.exclusively(run).map_err(other)
     }
 }
 
@@ -356,11 +400,30 @@ struct Encoded {
     no_score: Option<String>,
 }
 
-fn pair_scores(
-    needs: Needs,
-    row: &Encoded,
-    embeddings: Option<Vec<Embedding>>,
-) -> RowResult<PairScores> {
+fn pair_model_scores(
+    _row: &Encoded,
+    embeddings: &[Embedding],
+    _needs: Needs,
+) -> RowResult<ModelScores> {
+    let [chosen, rejected] = embeddings else {
+        return Err(RowError::of_row("a pair has two sequences"));
+    };
+    let log_probs = match (chosen.log_prob, rejected.log_prob) {
+        (Some(chosen), Some(rejected)) => Some([finite(chosen)?, finite(rejected)?]),
+        _ => None,
+    };
+    Ok(ModelScores {
+        similarities: Some(Similarities {
+            ches: finite(score::ches(chosen, rejected))?,
+            ches_normalized: finite(score::ches_normalized(chosen, rejected))?,
+            last_hidden: finite(score::last_hidden_similarity(chosen, rejected))?,
+        }),
+        log_probs,
+        embedding: None,
+    })
+}
+
+fn pair_scores(needs: Needs, row: &Encoded, model: Option<ModelScores>) -> RowResult<PairScores> {
     let [chosen, rejected] = &row.sequences[..] else {
         return Err(RowError::of_row("a pair has two sequences"));
     };
@@ -378,34 +441,49 @@ fn pair_scores(
     }
     if needs.contains(Needs::EDIT_DISTANCE) {
         let distance = score::normalized_edit_distance(chosen.response(), rejected.response());
-        scores.normalized_edit_distance = finite(distance)?;
+        scores.normalized_edit_distance = Some(finite(distance)?);
     }
-    if let Some([chosen, rejected]) = embeddings.as_deref() {
-        scores.ches = finite(score::ches(chosen, rejected))?;
-        scores.ches_normalized = finite(score::ches_normalized(chosen, rejected))?;
-        scores.last_hidden_similarity = finite(score::last_hidden_similarity(chosen, rejected))?;
-        scores.chosen_logprob = chosen.log_prob.map_or(Ok(None), finite)?;
-        scores.rejected_logprob = rejected.log_prob.map_or(Ok(None), finite)?;
+    let model = model.unwrap_or_default();
+    if let Some(similarities) = model.similarities {
+        scores.ches = Some(similarities.ches);
+        scores.ches_normalized = Some(similarities.ches_normalized);
+        scores.last_hidden_similarity = Some(similarities.last_hidden);
+    }
+    if let Some([chosen, rejected]) = model.log_probs {
+        scores.chosen_logprob = Some(chosen);
+        scores.rejected_logprob = Some(rejected);
     }
     Ok(scores)
 }
 
-fn response_scores(
-    needs: Needs,
+fn response_model_scores(
     row: &Encoded,
-    embeddings: Option<Vec<Embedding>>,
-) -> RowResult<ResponseScores> {
-    let mut scores = ResponseScores {
-        no_score: row.no_score.clone(),
-        ..ResponseScores::default()
+    embeddings: &[Embedding],
+    needs: Needs,
+) -> RowResult<ModelScores> {
+    let ([embedding], [sequence]) = (embeddings, &row.sequences[..]) else {
+        return Err(RowError::of_row("a response has one sequence"));
     };
-    if let (Some([embedding]), [sequence]) = (embeddings.as_deref(), &row.sequences[..]) {
-        scores.log_prob = embedding.log_prob.map_or(Ok(None), finite)?;
-        if needs.contains(Needs::EMBEDDINGS) {
-            scores.embedding = Some(response_embedding(sequence, embedding)?);
-        }
-    }
-    Ok(scores)
+    let log_prob = embedding.log_prob.map(finite).transpose()?;
+    let embedding = if needs.contains(Needs::EMBEDDINGS) {
+        Some(Arc::new(response_embedding(sequence, embedding)?))
+    } else {
+        None
+    };
+    Ok(ModelScores {
+        similarities: None,
+        log_probs: log_prob.map(|log_prob| [log_prob, 0.0]),
+        embedding,
+    })
+}
+
+fn response_scores(row: &Encoded, model: Option<ModelScores>) -> RowResult<ResponseScores> {
+    let model = model.unwrap_or_default();
+    Ok(ResponseScores {
+        log_prob: model.log_probs.map(|[log_prob, _]| log_prob),
+        embedding: model.embedding.map(Arc::unwrap_or_clone),
+        no_score: row.no_score.clone(),
+    })
 }
 
 fn response_embedding(sequence: &Sequence, embedding: &Embedding) -> RowResult<ResponseEmbedding> {
@@ -422,9 +500,9 @@ fn response_embedding(sequence: &Sequence, embedding: &Embedding) -> RowResult<R
     })
 }
 
-fn finite(score: f64) -> RowResult<Option<f64>> {
+fn finite(score: f64) -> RowResult<f64> {
     if score.is_finite() {
-        Ok(Some(score))
+        Ok(score)
     } else {
         Err(RowError::of_row(format!(
             "the model's hidden states give a score of {score}"

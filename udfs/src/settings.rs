@@ -73,6 +73,9 @@ pub struct ChesSettings {
     pub prompt_format: PromptFormat,
     /// Key `on_error`.
     pub on_error: OnError,
+    /// Bytes of scores that are kept in this process, shared by queries; 0 keeps none. Key
+    /// `memo_bytes`.
+    pub memo_bytes: usize,
 }
 
 impl Default for ChesSettings {
@@ -84,11 +87,12 @@ impl Default for ChesSettings {
             max_length: 0,
             prompt_format: PromptFormat::default(),
             on_error: OnError::default(),
+            memo_bytes: 256 << 20,
         }
     }
 }
 
-const KEYS: [(&str, &str); 6] = [
+const KEYS: [(&str, &str); 7] = [
     ("model", "The language model: a .gguf file"),
     (
         "chat_template",
@@ -107,6 +111,10 @@ const KEYS: [(&str, &str); 6] = [
         "on_error",
         "fail: a row error fails the query; null: its scores are NULL",
     ),
+    (
+        "memo_bytes",
+        "Bytes of scores that are kept in this process, shared by queries; 0: none",
+    ),
 ];
 
 impl ChesSettings {
@@ -123,6 +131,7 @@ impl ChesSettings {
             "max_length" => self.max_length = number(key, value)?,
             "prompt_format" => self.prompt_format = word(key, value)?,
             "on_error" => self.on_error = word(key, value)?,
+            "memo_bytes" => self.memo_bytes = number(key, value)?,
             _ => {
                 let keys = KEYS.map(|(key, _)| key).join(", ");
                 return Err(DataFusionError::Configuration(format!(
@@ -141,6 +150,7 @@ impl ChesSettings {
             "max_length" => Some(self.max_length.to_string()),
             "prompt_format" => Some(self.prompt_format.word().into()),
             "on_error" => Some(self.on_error.word().into()),
+            "memo_bytes" => Some(self.memo_bytes.to_string()),
             _ => None,
         }
     }

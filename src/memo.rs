@@ -1,0 +1,473 @@
+//! What the model said of rows before, kept in this process and shared by queries.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ches_udfs::{Needs, ResponseEmbedding};
+use lru::LruCache;
+
+use crate::sequence::Sequence;
+
+/// How long a row that somebody else computes is waited for between two looks at whether the
+/// query still stands.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What makes two rows the same to a model: a 256-bit hash of everything that changes a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// The key of a row's sequences under one model. `of_model` is its fingerprint and dtype,
+    /// `end_token` what ends a response.
+    pub fn new(of_model: &str, end_token: Option<u32>, sequences: &[Sequence]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        let mut number = |number: u64| {
+            hasher.update(&number.to_le_bytes());
+        };
+        number(of_model.len() as u64);
+        number(end_token.map_or(u64::MAX, u64::from));
+        for sequence in sequences {
+            number(sequence.ids.len() as u64);
+            number(sequence.prompt_tokens as u64);
+            number(sequence.truncated.into());
+        }
+        hasher.update(of_model.as_bytes());
+        for id in sequences.iter().flat_map(|sequence| &sequence.ids) {
+            hasher.update(&id.to_le_bytes());
+        }
+        Self(*hasher.finalize().as_bytes())
+    }
+}
+
+/// The scores of a pair that come from hidden embeddings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Similarities {
+    /// `⟨S⁺, S⁻ − S⁺⟩`.
+    pub ches: f64,
+    /// `⟨S⁺/m⁺, S⁻/m⁻ − S⁺/m⁺⟩`.
+    pub ches_normalized: f64,
+    /// Inner product of the last hidden embeddings.
+    pub last_hidden: f64,
+}
+
+/// What a forward pass over a row gave; what was not asked for is `None`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelScores {
+    /// Of a pair.
+    pub similarities: Option<Similarities>,
+    /// Of a single response.
+    pub embedding: Option<Arc<ResponseEmbedding>>,
+    /// For each response, nats.
+    pub log_probs: Option<[f64; 2]>,
+}
+
+impl ModelScores {
+    fn gives(&self) -> Needs {
+        let mut needs = Needs::empty();
+        let has_embeddings = self.similarities.is_some() || self.embedding.is_some();
+        needs.set(Needs::EMBEDDINGS, has_embeddings);
+        needs.set(Needs::LOG_PROBS, self.log_probs.is_some());
+        needs
+    }
+
+    fn add(&mut self, more: Self) {
+        self.similarities = more.similarities.or(self.similarities.take());
+        self.embedding = more.embedding.or(self.embedding.take());
+        self.log_probs = more.log_probs.or(self.log_probs.take());
+    }
+
+    /// Bytes of memory that an entry takes, with its key and its places in two tables.
+    fn bytes(&self) -> usize {
+        const ENTRY: usize = size_of::<(Key, ModelScores)>() + 96;
+        let vectors = self.embedding.as_ref().map_or(0, |embedding| {
+            4 * (embedding.sum.len() + embedding.last.len()) + size_of::<ResponseEmbedding>()
+        });
+        ENTRY + vectors
+    }
+}
+
+/// Scores by key, and which rows are being computed. The least recently used go first.
+#[derive(Debug)]
+pub struct Memo {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    entries: LruCache<Key, ModelScores>,
+    bytes: usize,
+    in_flight: HashMap<Key, (Needs, Claim)>,
+    claims: Claim,
+}
+
+/// Who computes a row.
+type Claim = NonZeroU64;
+
+impl Default for Memo {
+    fn default() -> Self {
+        Self {
+            state: Mutex::new(State {
+                entries: LruCache::unbounded(),
+                bytes: 0,
+                in_flight: HashMap::new(),
+                claims: Claim::MIN,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+}
+
+/// How a row's scores are had.
+enum Source {
+    Known(ModelScores),
+    /// By whoever claims these rows.
+    Claimed,
+    /// Somebody else computes it, or another row of the same call.
+    InFlight,
+}
+
+/// The rows that one call computes. Dropping it leaves what it did not compute to others.
+struct Claimed<'a> {
+    memo: &'a Memo,
+    claim: Claim,
+    keys: Vec<Key>,
+}
+
+impl Drop for Claimed<'_> {
+    fn drop(&mut self) {
+        let mut state = self.memo.lock();
+        for key in &self.keys {
+            let is_mine = |(_, claim): &(Needs, Claim)| *claim == self.claim;
+            if state.in_flight.get(key).is_some_and(is_mine) {
+                state.in_flight.remove(key);
+            }
+        }
+        drop(state);
+        self.memo.changed.notify_all();
+    }
+}
+
+impl Memo {
+    /// The scores of every row. Those that are not known are computed by `compute`, which is
+    /// given the positions of rows in `keys` and returns their results in that order; rows that
+    /// another call computes at this time are waited for. Returns with them how many rows were
+    /// not computed by this call.
+    ///
+    /// At most `most_bytes` are kept after this call.
+    ///
+    /// # Errors
+    /// Those of `compute`; `stopped` if `is_cancelled` while it waits.
+    pub fn scores<E, R>(
+        &self,
+        keys: &[Key],
+        needs: Needs,
+        most_bytes: usize,
+        is_cancelled: &AtomicBool,
+        stopped: impl Fn() -> E,
+        mut compute: impl FnMut(&[usize]) -> Result<Vec<Result<ModelScores, R>>, E>,
+    ) -> Result<(Vec<Result<ModelScores, R>>, usize), E> {
+        let mut results: Vec<Option<Result<ModelScores, R>>> = Vec::new();
+        results.resize_with(keys.len(), || None);
+        let mut computed = 0;
+        loop {
+            let missing: Vec<usize> = (0..keys.len())
+                .filter(|at| results[*at].is_none())
+                .collect();
+            if missing.is_empty() {
+                break;
+            }
+            let (claimed, sources) = self.claim(keys, &missing, needs);
+            let mut mine = Vec::new();
+            for (at, source) in missing.into_iter().zip(sources) {
+                match source {
+                    Source::Known(scores) => results[at] = Some(Ok(scores)),
+                    Source::Claimed => mine.push(at),
+                    Source::InFlight => {}
+                }
+            }
+            if mine.is_empty() {
+                drop(claimed);
+                let is_waiting = results.iter().any(Option::is_none);
+                if is_waiting {
+                    if is_cancelled.load(Ordering::Relaxed) {
+                        return Err(stopped());
+                    }
+                    self.wait(keys, &results);
+                }
+                continue;
+            }
+            computed += mine.len();
+            let scored = compute(&mine)?;
+            let found = scored.iter().zip(&mine).filter_map(|(result, at)| {
+                let scores = result.as_ref().ok()?;
+                Some((keys[*at], scores.clone()))
+            });
+            self.remember(found, most_bytes);
+            drop(claimed);
+            for (at, result) in mine.into_iter().zip(scored) {
+                results[at] = Some(result);
+            }
+        }
+        let remembered = keys.len() - computed;
+        Ok((results.into_iter().flatten().collect(), remembered))
+    }
+
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn claim(&self, keys: &[Key], wanted: &[usize], needs: Needs) -> (Claimed<'_>, Vec<Source>) {
+        let needs = needs & Needs::MODEL;
+        let mut state = self.lock();
+        let claim = state.claims;
+        state.claims = claim.saturating_add(1);
+        let mut claimed = Vec::new();
+        let mut source = |key: Key| {
+            if let Some(scores) = state.entries.get(&key)
+                && scores.gives().contains(needs)
+            {
+                return Source::Known(scores.clone());
+            }
+            match state.in_flight.get(&key) {
+                Some((coming, _)) if coming.contains(needs) => Source::InFlight,
+                // What comes is not enough: this row is computed again, for more.
+                _ => {
+                    state.in_flight.insert(key, (needs, claim));
+                    claimed.push(key);
+                    Source::Claimed
+                }
+            }
+        };
+        let sources = wanted.iter().map(|at| source(keys[*at])).collect();
+        drop(state);
+        let claimed = Claimed {
+            memo: self,
+            claim,
+            keys: claimed,
+        };
+        (claimed, sources)
+    }
+
+    fn remember(&self, found: impl Iterator<Item = (Key, ModelScores)>, most_bytes: usize) {
+        let mut state = self.lock();
+        for (key, scores) in found {
+            let mut entry = state.entries.pop(&key).unwrap_or_default();
+            if entry.gives() != Needs::empty() {
+                state.bytes -= entry.bytes();
+            }
+            entry.add(scores);
+            state.bytes += entry.bytes();
+            state.entries.put(key, entry);
+        }
+        while state.bytes > most_bytes
+            && let Some((_, oldest)) = state.entries.pop_lru()
+        {
+            state.bytes -= oldest.bytes();
+        }
+    }
+
+    /// Waits until a row that is missing may be known.
+    fn wait<R>(&self, keys: &[Key], results: &[Option<R>]) {
+        let state = self.lock();
+        let missing = keys
+            .iter()
+            .zip(results)
+            .filter(|(_, result)| result.is_none());
+        let mut missing = missing.map(|(key, _)| key);
+        if missing.all(|key| state.in_flight.contains_key(key)) {
+            let waited = self.changed.wait_timeout(state, PATIENCE);
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(id: u32) -> Key {
+        let sequence = Sequence {
+            ids: vec![id],
+            prompt_tokens: 1,
+            truncated: false,
+        };
+        Key::new("model", None, &[sequence])
+    }
+
+    fn similar(value: f64) -> ModelScores {
+        let similarities = Similarities {
+            ches: value,
+            ches_normalized: value,
+            last_hidden: value,
+        };
+        ModelScores {
+            similarities: Some(similarities),
+            ..ModelScores::default()
+        }
+    }
+
+    /// Asks for rows, of which the failing ones have an error; tells which were computed.
+    fn ask(memo: &Memo, ids: &[u32], needs: Needs, most_bytes: usize) -> Vec<u32> {
+        let keys: Vec<Key> = ids.iter().map(|id| key(*id)).collect();
+        let mut computed = Vec::new();
+        let compute = |rows: &[usize]| {
+            computed.extend(rows.iter().map(|at| ids[*at]));
+            let score = |at: &usize| {
+                let id = ids[*at];
+                if id == 13 {
+                    return Err("unlucky");
+                }
+                let mut scores = similar(f64::from(id));
+                if needs.contains(Needs::LOG_PROBS) {
+                    scores.log_probs = Some([-1.0, -2.0]);
+                }
+                Ok(scores)
+            };
+            Ok::<_, ()>(rows.iter().map(score).collect())
+        };
+        let cancelled = AtomicBool::new(false);
+        let answer = memo.scores(&keys, needs, most_bytes, &cancelled, || (), compute);
+        let (scores, remembered) = answer.unwrap();
+        assert_eq!(remembered, ids.len() - computed.len());
+        for (id, scores) in ids.iter().zip(scores) {
+            match scores {
+                Ok(scores) => {
+                    assert_eq!(scores.similarities, similar(f64::from(*id)).similarities);
+                    assert_eq!(
+                        scores.log_probs.is_some(),
+                        scores.gives().contains(Needs::LOG_PROBS)
+                    );
+                    assert!(scores.gives().contains(needs));
+                }
+                Err(reason) => assert_eq!((*id, reason), (13, "unlucky")),
+            }
+        }
+        computed
+    }
+
+    #[test]
+    fn a_row_is_computed_once() {
+        let memo = Memo::default();
+        assert_eq!(ask(&memo, &[1, 2, 1], Needs::EMBEDDINGS, 10_000), [1, 2]);
+        assert_eq!(ask(&memo, &[2, 3], Needs::EMBEDDINGS, 10_000), [3]);
+    }
+
+    #[test]
+    fn an_entry_that_is_not_enough_is_upgraded() {
+        let memo = Memo::default();
+        assert_eq!(ask(&memo, &[1, 2], Needs::EMBEDDINGS, 10_000), [1, 2]);
+        assert_eq!(ask(&memo, &[1], Needs::MODEL, 10_000), [1]);
+        assert_eq!(ask(&memo, &[1, 2], Needs::LOG_PROBS, 10_000), [2]);
+        assert!(ask(&memo, &[1, 2], Needs::MODEL, 10_000).is_empty());
+    }
+
+    #[test]
+    fn failures_are_not_remembered() {
+        let memo = Memo::default();
+        assert_eq!(ask(&memo, &[13, 1], Needs::EMBEDDINGS, 10_000), [13, 1]);
+        assert_eq!(ask(&memo, &[13, 1], Needs::EMBEDDINGS, 10_000), [13]);
+    }
+
+    #[test]
+    fn the_least_recently_used_entries_go() {
+        let memo = Memo::default();
+        let room = 3 * similar(0.0).bytes();
+        ask(&memo, &[1, 2, 3], Needs::EMBEDDINGS, room);
+        assert_eq!(memo.bytes(), room);
+        assert_eq!(ask(&memo, &[1, 4], Needs::EMBEDDINGS, room), [4]);
+        assert_eq!(memo.bytes(), room);
+        assert_eq!(ask(&memo, &[1, 3, 4], Needs::EMBEDDINGS, room), [0; 0]);
+        assert_eq!(ask(&memo, &[2], Needs::EMBEDDINGS, room), [2]);
+        ask(&memo, &[5], Needs::EMBEDDINGS, 0);
+        assert_eq!(memo.bytes(), 0);
+    }
+
+    #[test]
+    fn the_key_is_all_that_changes_a_number() {
+        let sequence = |ids: &[u32], prompt_tokens, truncated| Sequence {
+            ids: ids.to_vec(),
+            prompt_tokens,
+            truncated,
+        };
+        let keys = [
+            Key::new("a", None, &[sequence(&[1, 2], 1, false)]),
+            Key::new("b", None, &[sequence(&[1, 2], 1, false)]),
+            Key::new("a", Some(2), &[sequence(&[1, 2], 1, false)]),
+            Key::new("a", None, &[sequence(&[1, 2], 2, false)]),
+            Key::new("a", None, &[sequence(&[1, 2], 1, true)]),
+            Key::new(
+                "a",
+                None,
+                &[sequence(&[1], 1, false), sequence(&[2], 1, false)],
+            ),
+            Key::new("a", None, &[sequence(&[1, 3], 1, false)]),
+        ];
+        for (at, key) in keys.iter().enumerate() {
+            assert!(!keys[..at].contains(key), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_row_in_flight_is_waited_for_and_taken_over_when_it_is_dropped() {
+        let memo = Memo::default();
+        let cancelled = AtomicBool::new(false);
+        let (began, begins) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| {
+                let compute = |_: &[usize]| {
+                    began.send(()).unwrap();
+                    std::thread::sleep(Duration::from_millis(200));
+                    Err::<Vec<Result<ModelScores, ()>>, _>("dropped")
+                };
+                let keys = [key(1)];
+                memo.scores(&keys, Needs::EMBEDDINGS, 10_000, &cancelled, || "", compute)
+            });
+            begins.recv().unwrap();
+            let second = scope.spawn(|| ask(&memo, &[1], Needs::EMBEDDINGS, 10_000));
+            assert_eq!(first.join().unwrap(), Err("dropped"));
+            assert_eq!(second.join().unwrap(), [1]);
+        });
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| {
+                let compute = |_: &[usize]| {
+                    began.send(()).unwrap();
+                    std::thread::sleep(Duration::from_millis(200));
+                    Ok::<_, ()>(vec![Ok::<_, ()>(similar(2.0))])
+                };
+                let keys = [key(2)];
+                memo.scores(&keys, Needs::EMBEDDINGS, 10_000, &cancelled, || (), compute)
+            });
+            begins.recv().unwrap();
+            let second = scope.spawn(|| ask(&memo, &[2], Needs::EMBEDDINGS, 10_000));
+            assert!(second.join().unwrap().is_empty());
+            assert_eq!(first.join().unwrap().unwrap().1, 0);
+        });
+    }
+
+    #[test]
+    fn waiting_ends_when_the_query_is_dropped() {
+        let memo = Memo::default();
+        let (_claimed, _) = memo.claim(&[key(1)], &[0], Needs::EMBEDDINGS);
+        let cancelled = AtomicBool::new(true);
+        let compute = |_: &[usize]| Ok(Vec::<Result<ModelScores, ()>>::new());
+        let keys = [key(1)];
+        let answer = memo.scores(
+            &keys,
+            Needs::EMBEDDINGS,
+            1,
+            &cancelled,
+            || "stopped",
+            compute,
+        );
+        assert_eq!(answer.unwrap_err(), "stopped");
+    }
+}
