@@ -47,6 +47,12 @@ impl Ches {
         self
     }
 
+    /// What computes the scores, for a host that takes the pieces of [`ches_udfs::Pieces`] one by
+    /// one.
+    pub fn scorer(&self) -> Arc<dyn Scorer> {
+        Arc::clone(&self.scorer)
+    }
+
     /// Where the model is (`ches.model`).
     pub fn with_model(mut self, model: impl Into<String>) -> Self {
         self.settings.model = Some(model.into());

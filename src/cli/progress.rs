@@ -26,6 +26,23 @@ struct State {
     line: Option<ProgressBar>,
 }
 
+impl State {
+    fn show(&self) {
+        let (Some(line), Some(began)) = (&self.line, self.began) else {
+            return;
+        };
+        let elapsed = began.elapsed();
+        let per_second = self.tokens as f64 / elapsed.as_secs_f64().max(0.001);
+        line.set_message(format!(
+            "{} rows, {} tokens/s, {}",
+            HumanCount(self.rows as u64),
+            HumanCount(per_second as u64),
+            HumanDuration(elapsed)
+        ));
+        line.tick();
+    }
+}
+
 impl Progress {
     fn update(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
@@ -55,18 +72,14 @@ impl Observer for Progress {
         self.update(|state| {
             state.rows += rows;
             state.tokens += tokens;
-            let (Some(line), Some(began)) = (&state.line, state.began) else {
-                return;
-            };
-            let elapsed = began.elapsed();
-            let per_second = state.tokens as f64 / elapsed.as_secs_f64().max(0.001);
-            line.set_message(format!(
-                "{} rows, {} tokens/s, {}",
-                HumanCount(state.rows as u64),
-                HumanCount(per_second as u64),
-                HumanDuration(elapsed)
-            ));
-            line.tick();
+            state.show();
+        });
+    }
+
+    fn remembered(&self, rows: usize) {
+        self.update(|state| {
+            state.rows += rows;
+            state.show();
         });
     }
 

@@ -1,6 +1,9 @@
 //! GGUF files made on the spot: a whole llama model in a few kilobytes, and whatever else a
 //! test wants to put into one.
 
+// Each test program uses a part of this.
+#![allow(dead_code)]
+
 /// A metadata value.
 #[derive(Debug, Clone)]
 pub enum Value {
