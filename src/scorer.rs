@@ -124,6 +124,34 @@ impl ModelScorer {
 
 #[async_trait]
 impl Scorer for ModelScorer {
+    /// `ches.model`: the model's fingerprint; `ches.dtype`; `ches.template`: a hash of the chat
+    /// template's text, or `none` in raw format; `ches.max_length`; `ches.version` of this crate.
+    fn provenance(&self, settings: &ChesSettings) -> Vec<(String, String)> {
+        let slot = Arc::clone(&self.model);
+        let settings = settings.clone();
+        // A thread of its own, so that no damaged model file ends the planner's.
+        let opening = std::thread::Builder::new()
+            .name("ches-provenance".into())
+            .spawn(move || {
+                let model = open_model(&slot, &settings)?;
+                let template = template_in_effect(&model, &settings)?;
+                let hash = |text: String| blake3::hash(text.as_bytes()).to_hex()[..32].to_owned();
+                let entries = [
+                    ("model", model.fingerprint().to_owned()),
+                    ("dtype", model.dtype().as_str().to_owned()),
+                    ("template", template.map_or_else(|| "none".into(), hash)),
+                    ("max_length", settings.max_length.to_string()),
+                    ("version", env!("CARGO_PKG_VERSION").to_owned()),
+                ];
+                let entry = |(key, value)| (format!("ches.{key}"), value);
+                Ok::<_, ScorerError>(entries.map(entry).into())
+            });
+        match opening.map(std::thread::JoinHandle::join) {
+            Ok(Ok(Ok(entries))) => entries,
+            _ => Vec::new(),
+        }
+    }
+
     async fn score_pairs(
         &self,
         job: &Job,
@@ -540,14 +568,21 @@ fn open_model(
     Ok(model)
 }
 
-fn format(model: &Model, settings: &ChesSettings) -> Result<Format, ScorerError> {
+/// The Jinja text that conversations are rendered by, if any.
+fn template_in_effect(
+    model: &Model,
+    settings: &ChesSettings,
+) -> Result<Option<String>, ScorerError> {
     let overriding = settings.chat_template.as_deref().map(template_source);
     let overriding = overriding.transpose()?;
-    let source = match settings.prompt_format {
+    Ok(match settings.prompt_format {
         PromptFormat::Raw => None,
-        _ => overriding.as_ref().or(model.chat_template.as_ref()),
-    };
-    let Some(source) = source else {
+        _ => overriding.or_else(|| model.chat_template.clone()),
+    })
+}
+
+fn format(model: &Model, settings: &ChesSettings) -> Result<Format, ScorerError> {
+    let Some(source) = template_in_effect(model, settings)? else {
         if settings.prompt_format == PromptFormat::Chat {
             return Err(setting(
                 "prompt_format",
@@ -558,8 +593,8 @@ fn format(model: &Model, settings: &ChesSettings) -> Result<Format, ScorerError>
     };
     let tokenizer = &model.tokenizer;
     let text = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
-    let template = ChatTemplate::new(source, text(tokenizer.bos()), text(tokenizer.eos()))
-        .map_err(|reason| match overriding {
+    let template = ChatTemplate::new(&source, text(tokenizer.bos()), text(tokenizer.eos()))
+        .map_err(|reason| match settings.chat_template {
             Some(_) => setting("chat_template", reason),
             None => setting("model", reason),
         })?;

@@ -204,6 +204,13 @@ impl Job {
 /// for each row, in the order given. Dropping the future must stop the work.
 #[async_trait]
 pub trait Scorer: Debug + Send + Sync + 'static {
+    /// Where scores under these settings come from, as keys and values: the metadata of the
+    /// columns that hold them, and so of a Parquet file that they are written to. Asked while a
+    /// query is planned. Empty, as by default, where there is nothing to say or no usable model.
+    fn provenance(&self, _settings: &ChesSettings) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
     /// Scores preference pairs.
     async fn score_pairs(
         &self,

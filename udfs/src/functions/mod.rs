@@ -19,6 +19,7 @@ mod normalized_edit_distance;
 mod pair_call;
 mod pick;
 mod preference_scores;
+mod provenance;
 mod request;
 mod response_call;
 mod response_embedding;
@@ -72,12 +73,20 @@ pub(crate) fn all(scorer: Arc<dyn Scorer>) -> Pieces {
     let field_access = Arc::new(FieldAccess {
         pick: Arc::clone(&pick),
     });
+    let provenance = Arc::new(ScalarUDF::new_from_impl(provenance::Provenance::new()));
     functions.extend([calls.score_pair, calls.score_response, calls.pick]);
+    functions.push(Arc::clone(&provenance));
     functions.extend(twins.iter().cloned());
+    let hoist_scores = HoistScores {
+        scorer,
+        pick,
+        provenance,
+        blocking: twins,
+    };
     Pieces {
         functions,
         field_access,
-        hoist_scores: Arc::new(HoistScores::new(pick, twins)),
+        hoist_scores: Arc::new(hoist_scores),
         use_score_exec: Arc::new(UseScoreExec),
     }
 }
@@ -90,6 +99,12 @@ pub(crate) fn is_scoring_function(function: &ScalarUDF) -> bool {
 /// Whether this reads a field of its first argument: our own pick, or `s['field']` in SQL.
 pub(crate) fn reads_field(function: &ScalarFunction) -> bool {
     [pick::NAME, "get_field"].contains(&function.func.name()) && function.args.len() == 2
+}
+
+/// What a value is that was only given a provenance.
+pub(crate) fn without_provenance(function: &ScalarFunction) -> Option<&Expr> {
+    let is_provenance = function.func.name() == provenance::NAME;
+    is_provenance.then(|| function.args.first()).flatten()
 }
 
 /// What a call of a hidden function, with these arguments, is said to need.

@@ -81,11 +81,11 @@ impl ScalarUDFImpl for Pick {
             return plan_err!("__ches_pick takes a struct and the name of one of its fields");
         };
         match fields.find(name.unwrap_or_default()) {
-            Some((_, field)) => Ok(Arc::new(Field::new(
-                self.name(),
-                field.data_type().clone(),
-                true,
-            ))),
+            Some((_, field)) => {
+                let whole = args.arg_fields[0].metadata().clone();
+                let field = Field::new(self.name(), field.data_type().clone(), true);
+                Ok(Arc::new(field.with_metadata(whole)))
+            }
             None => plan_err!("__ches_pick: no field {name:?} in {fields:?}"),
         }
     }

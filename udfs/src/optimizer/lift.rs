@@ -14,10 +14,10 @@ use datafusion::logical_expr::logical_plan::{
 };
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    EmptyRelation, Expr, JoinType, LogicalPlan, ScalarUDF, TableProviderFilterPushDown, Values,
-    WriteOp, lit,
+    EmptyRelation, Expr, JoinType, LogicalPlan, TableProviderFilterPushDown, Values, WriteOp, lit,
 };
 
+use super::HoistScores;
 use super::calls::{Call, has_calls, replace, wanted};
 use crate::scorer::Needs;
 
@@ -38,8 +38,8 @@ struct Held {
     call: Call,
     /// Which column of the plan has the result.
     column: Column,
-    /// Which columns have fields of it.
-    fields: Vec<(Expr, Column)>,
+    /// Which columns have fields of it, or all of it, as it is read.
+    read: Vec<(Option<Expr>, Column)>,
     /// Which of [`Lifter::needs`] it is.
     number: usize,
 }
@@ -60,11 +60,11 @@ impl Held {
             .into_iter()
             .map(|text| substitute(text, |column| rename(column).map(Expr::Column)))
             .collect::<Result<_>>()?;
-        let fields = self.fields.into_iter();
+        let read = self.read.into_iter();
         Ok(Some(Self {
             call,
             column,
-            fields: fields
+            read: read
                 .filter_map(|(field, column)| Some((field, rename(&column)?)))
                 .collect(),
             number: self.number,
@@ -214,8 +214,9 @@ fn has_outer_references(expr: &Expr) -> bool {
 
 /// Rewrites one plan.
 pub(super) struct Lifter<'a> {
-    pick: &'a Arc<ScalarUDF>,
-    blocking: &'a [Arc<ScalarUDF>],
+    rule: &'a HoistScores,
+    /// Keys and values of the metadata of scores.
+    provenance: Vec<Expr>,
     /// What is needed of each call that was made.
     needs: Vec<Needs>,
     /// Numbers in names below this were given by an earlier run of the rule.
@@ -224,10 +225,11 @@ pub(super) struct Lifter<'a> {
 }
 
 impl<'a> Lifter<'a> {
-    pub fn new(pick: &'a Arc<ScalarUDF>, blocking: &'a [Arc<ScalarUDF>]) -> Self {
+    pub fn new(rule: &'a HoistScores, provenance: &[(String, String)]) -> Self {
+        let provenance = provenance.iter().flat_map(|(key, value)| [key, value]);
         Self {
-            pick,
-            blocking,
+            rule,
+            provenance: provenance.map(|text| lit(text.as_str())).collect(),
             needs: Vec::new(),
             first_number: 0,
             carried: 0,
@@ -311,7 +313,7 @@ impl<'a> Lifter<'a> {
                 lifted.held.push(Held {
                     call,
                     column: Column::new_unqualified(name),
-                    fields: Vec::new(),
+                    read: Vec::new(),
                     number,
                 });
             }
@@ -351,17 +353,18 @@ impl<'a> Lifter<'a> {
                 let at = find(&lifted.held, call)?;
                 let held = &mut lifted.held[at];
                 self.needs[held.number] |= needs;
-                if let Some(field) = field
-                    && !held.fields.iter().any(|(known, _)| known == field)
-                {
+                if !held.read.iter().any(|(known, _)| known.as_ref() == field) {
                     let number = self.first_number + held.number;
-                    let name = format!("{CALL_PREFIX}{number}_{}", field_name(field));
-                    columns.push(
-                        self.pick(Expr::Column(held.column.clone()), field)
-                            .alias(&name),
-                    );
-                    let column = Column::new_unqualified(name);
-                    held.fields.push((field.clone(), column));
+                    let name = field.map_or_else(|| "all".into(), field_name);
+                    let name = format!("{CALL_PREFIX}{number}_{name}");
+                    let result = Expr::Column(held.column.clone());
+                    let value = match field {
+                        Some(field) => self.pick(result, field),
+                        None => result,
+                    };
+                    columns.push(self.with_provenance(value).alias(&name));
+                    held.read
+                        .push((field.cloned(), Column::new_unqualified(name)));
                 }
                 None
             })?;
@@ -372,23 +375,29 @@ impl<'a> Lifter<'a> {
             .map(|expr| {
                 replace(expr, |call, _, field| {
                     let held = &lifted.held[find(&lifted.held, call)?];
-                    let column = match field {
-                        None => &held.column,
-                        Some(field) => held
-                            .fields
-                            .iter()
-                            .find_map(|(known, column)| (known == field).then_some(column))?,
-                    };
-                    Some(Expr::Column(column.clone()))
+                    let read = held.read.iter();
+                    read.filter(|(known, _)| known.as_ref() == field)
+                        .map(|(_, column)| Expr::Column(column.clone()))
+                        .next()
                 })
             })
             .collect::<Result<_>>()?;
         Ok(())
     }
 
+    fn with_provenance(&self, value: Expr) -> Expr {
+        if self.provenance.is_empty() {
+            return value;
+        }
+        let mut args = vec![value];
+        args.extend(self.provenance.iter().cloned());
+        let provenance = Arc::clone(&self.rule.provenance);
+        Expr::ScalarFunction(ScalarFunction::new_udf(provenance, args))
+    }
+
     fn pick(&self, result: Expr, field: &Expr) -> Expr {
         let args = vec![result, field.clone()];
-        Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(self.pick), args))
+        Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(&self.rule.pick), args))
     }
 
     fn make_for_one(&mut self, lifted: &mut Lifted, expr: Expr) -> Result<Expr> {
@@ -422,7 +431,7 @@ impl<'a> Lifter<'a> {
     /// Makes calls where they stand, synchronously.
     fn block(&self, expr: Expr) -> Result<Expr> {
         replace(expr, |call, needs, field| {
-            let twin = self.blocking.iter().find(|twin| {
+            let twin = self.rule.blocking.iter().find(|twin| {
                 twin.name().strip_suffix(BLOCKING_SUFFIX) == Some(call.function_name())
             })?;
             let result = call.by(twin, needs);

@@ -22,17 +22,22 @@ mod lift;
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF};
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
+use crate::functions;
+use crate::scorer::Scorer;
+use crate::settings::ChesSettings;
 use lift::Lifter;
 
 /// Computes every distinct scoring call once, as late as it can be.
 ///
 /// It must be the last optimizer rule: push-down of filters puts calls back into filters.
+///
+/// Columns of scores say in their metadata where they come from ([`Scorer::provenance`]).
 ///
 /// Calls of equal texts are one call that computes what any of them needs. Of a call inside
 /// `CASE`, `COALESCE`, `AND`, `OR` or an aggregate's `FILTER`, the condition under which it is
@@ -42,15 +47,14 @@ use lift::Lifter;
 /// instead.
 #[derive(Debug)]
 pub struct HoistScores {
-    pick: Arc<ScalarUDF>,
-    blocking: Vec<Arc<ScalarUDF>>,
-}
-
-impl HoistScores {
-    /// `pick` reads a field, `blocking` are the synchronous twins of the hidden functions.
-    pub(crate) fn new(pick: Arc<ScalarUDF>, blocking: Vec<Arc<ScalarUDF>>) -> Self {
-        Self { pick, blocking }
-    }
+    /// Says where scores come from.
+    pub(crate) scorer: Arc<dyn Scorer>,
+    /// Reads a field of what a hidden function returned.
+    pub(crate) pick: Arc<ScalarUDF>,
+    /// Says in a column's metadata where it comes from.
+    pub(crate) provenance: Arc<ScalarUDF>,
+    /// The synchronous twins of the hidden functions.
+    pub(crate) blocking: Vec<Arc<ScalarUDF>>,
 }
 
 impl OptimizerRule for HoistScores {
@@ -66,11 +70,32 @@ impl OptimizerRule for HoistScores {
         if !has_calls(&plan)? {
             return Ok(Transformed::no(plan));
         }
-        let plan = Lifter::new(&self.pick, &self.blocking).run(plan)?;
+        let extensions = &config.options().extensions;
+        let settings = extensions.get::<ChesSettings>().cloned();
+        let provenance = self.scorer.provenance(&settings.unwrap_or_default());
+        let plan = without_provenance(plan)?;
+        let plan = Lifter::new(self, &provenance).run(plan)?;
         // Texts are not carried further up than to the call that reads them.
         let trimmed = OptimizeProjections::new().rewrite(plan, config)?;
         Ok(Transformed::yes(trimmed.data))
     }
+}
+
+/// Takes off what an earlier run of the rule has put on.
+fn without_provenance(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let plan = plan.transform_up_with_subqueries(|node| {
+        node.map_expressions(|expr| {
+            expr.transform_up(|expr| {
+                let value = match &expr {
+                    Expr::ScalarFunction(function) => functions::without_provenance(function),
+                    _ => None,
+                };
+                let value = value.cloned();
+                Ok(value.map_or_else(|| Transformed::no(expr), Transformed::yes))
+            })
+        })
+    })?;
+    Ok(plan.data)
 }
 
 fn has_calls(plan: &LogicalPlan) -> Result<bool> {

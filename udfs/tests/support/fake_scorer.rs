@@ -118,6 +118,12 @@ fn embedding(text: &str) -> ResponseEmbedding {
 
 #[async_trait]
 impl Scorer for FakeScorer {
+    fn provenance(&self, settings: &ChesSettings) -> Vec<(String, String)> {
+        let model = settings.model.as_deref().unwrap_or("fake");
+        let entry = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        vec![entry("ches.model", model), entry("ches.dtype", "none")]
+    }
+
     async fn score_pairs(
         &self,
         job: &Job,
