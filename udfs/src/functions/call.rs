@@ -1,7 +1,8 @@
-//! The hidden functions, `__ches_score_…(needs, text…)`, that every public one is rewritten to.
+//! The hidden functions, `__ches_score_…(needs, guard, text…)`, that every public one is rewritten
+//! to.
 //!
-//! Their first argument is a literal that names what is needed ([`Needs`]), the others are text
-//! columns. What is scored is a [`Kind`]; each kind has an asynchronous function, which plans
+//! Their first argument is a literal that names what is needed ([`Needs`]), the second a condition
+//! on the rows that are scored (others are NULL), the rest are text columns. What is scored is a [`Kind`]; each kind has an asynchronous function, which plans
 //! use, and a synchronous twin for the places where an asynchronous one cannot stand.
 
 use std::fmt::Debug;

@@ -158,7 +158,8 @@ impl ScalarUDFImpl for Facade {
         mut args: Vec<Expr>,
         _context: &SimplifyContext,
     ) -> Result<ExprSimplifyResult> {
-        args.insert(0, lit(self.description.needs.to_string()));
+        let needs = lit(self.description.needs.to_string());
+        args.splice(0..0, [needs, lit(true)]);
         let call = Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(&self.call), args));
         Ok(ExprSimplifyResult::Simplified(
             match self.description.field {

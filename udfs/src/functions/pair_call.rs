@@ -1,4 +1,4 @@
-//! `__ches_score_pair(needs, [prompt,] chosen, rejected)`: the hidden function behind every
+//! `__ches_score_pair(needs, guard, [prompt,] chosen, rejected)`: the hidden function behind every
 //! public function of a pair.
 
 use std::sync::Arc;

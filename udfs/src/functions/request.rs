@@ -3,6 +3,7 @@
 //! Their first argument is a literal that names what is needed ([`Needs`]), the others are text
 //! columns.
 
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::FieldRef;
 use datafusion::common::{exec_err, internal_err};
 use datafusion::error::{DataFusionError, Result};
@@ -15,7 +16,7 @@ use crate::scorer::{Argument, Job, RowError, ScorerError};
 use crate::settings::{ChesSettings, OnError};
 use crate::text::Text;
 
-/// What became of a row: `None` where an argument is NULL.
+/// What became of a row: `None` where an argument is NULL, or the guard is not true.
 pub(super) type Outcome<S> = Option<Result<S, RowError>>;
 
 /// A batch, read: the items for the scorer, and which rows they stand for.
@@ -45,8 +46,11 @@ impl<T> Request<T> {
         arguments: impl FnOnce(usize) -> Option<&'static [Argument]>,
         read: impl Fn(Vec<Text>) -> Result<T, RowError>,
     ) -> Result<Self> {
-        let Some(arguments) = arguments(args.args.len() - 1) else {
+        let [_, guard, texts @ ..] = &args.args[..] else {
             return internal_err!("a scoring call with {} arguments", args.args.len());
+        };
+        let Some(arguments) = arguments(texts.len()) else {
+            return internal_err!("a scoring call with {} texts", texts.len());
         };
         let mut request = Self {
             job: job(args)?,
@@ -54,11 +58,10 @@ impl<T> Request<T> {
             rows: Vec::new(),
             row_count: args.number_rows,
             arguments,
-            columns: args.arg_fields[1..].to_vec(),
+            columns: args.arg_fields[2..].to_vec(),
         };
         let is_constant = |arg: &ColumnarValue| matches!(arg, ColumnarValue::Scalar(_));
-        let texts = &args.args[1..];
-        let distinct_rows = if texts.iter().all(is_constant) {
+        let distinct_rows = if args.args.iter().all(is_constant) {
             args.number_rows.min(1)
         } else {
             args.number_rows
@@ -67,7 +70,15 @@ impl<T> Request<T> {
             .iter()
             .map(|arg| TextColumn::try_new(&arg.to_array(distinct_rows)?))
             .collect::<Result<Vec<_>>>()?;
+        let guard = guard.to_array(distinct_rows)?;
+        let Some(guard) = guard.as_boolean_opt() else {
+            return internal_err!("a scoring call with a guard of {}", guard.data_type());
+        };
         for row in 0..distinct_rows {
+            if guard.is_null(row) || !guard.value(row) {
+                request.rows.push(Row::Null);
+                continue;
+            }
             let read =
                 texts_of_row(&texts, row, arguments).and_then(|texts| texts.map(&read).transpose());
             let row = match read {

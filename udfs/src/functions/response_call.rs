@@ -1,4 +1,4 @@
-//! `__ches_score_response(needs, prompt, response)`: the hidden function behind every public
+//! `__ches_score_response(needs, guard, prompt, response)`: the hidden function behind every public
 //! function of a single response.
 
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{Case, ScalarFunction};
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::utils::{conjunction, disjunction, split_binary};
 use datafusion::logical_expr::{Expr, Operator, ScalarUDF, lit};
 
@@ -15,7 +15,9 @@ use crate::scorer::Needs;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Call {
     function: Arc<ScalarUDF>,
-    pub texts: Vec<Expr>,
+    /// The rows that are scored; all of them if none.
+    guard: Option<Expr>,
+    texts: Vec<Expr>,
 }
 
 impl Call {
@@ -23,39 +25,50 @@ impl Call {
     pub fn of(expr: &Expr) -> Option<(Self, Needs)> {
         let function = scoring_call(expr)?;
         let needs = call_needs(&function.args)?;
+        let [_, guard, texts @ ..] = &function.args[..] else {
+            return None;
+        };
         let call = Self {
             function: Arc::clone(&function.func),
-            texts: function.args[1..].to_vec(),
+            guard: (*guard != lit(true)).then(|| guard.clone()),
+            texts: texts.to_vec(),
         };
         Some((call, needs))
     }
 
     pub fn expr(&self, needs: Needs) -> Expr {
-        let mut args = vec![lit(needs.to_string())];
-        args.extend(self.texts.iter().cloned());
-        Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(&self.function), args))
-    }
-
-    /// The same call, with NULL for the rows where `guard` is not true.
-    pub fn guarded(mut self, guard: &Expr) -> Self {
-        let text = &mut self.texts[0];
-        let is_guarded = matches!(text, Expr::Case(case) if case.expr.is_none()
-            && case.else_expr.is_none()
-            && matches!(&case.when_then_expr[..], [(when, _)] if **when == *guard));
-        if !is_guarded {
-            let when_then = vec![(Box::new(guard.clone()), Box::new(text.clone()))];
-            *text = Expr::Case(Case::new(None, when_then, None));
-        }
-        self
+        self.by(&self.function, needs)
     }
 
     /// The call by another function of the same arguments.
     pub fn by(&self, function: &Arc<ScalarUDF>, needs: Needs) -> Expr {
-        let other = Self {
-            function: Arc::clone(function),
-            texts: self.texts.clone(),
+        let guard = self.guard.clone().unwrap_or_else(|| lit(true));
+        let mut args = vec![lit(needs.to_string()), guard];
+        args.extend(self.texts.iter().cloned());
+        Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(function), args))
+    }
+
+    /// The same call for fewer rows: those where `guard` is true.
+    pub fn guarded(mut self, guard: &Expr) -> Self {
+        self.guard = match self.guard {
+            Some(known) if known != *guard => Some(known.and(guard.clone())),
+            _ => Some(guard.clone()),
         };
-        other.expr(needs)
+        self
+    }
+
+    /// The expressions that it reads.
+    pub fn reads(&self) -> impl Iterator<Item = &Expr> {
+        self.texts.iter().chain(&self.guard)
+    }
+
+    /// The same call, reading other expressions.
+    pub fn map(self, map: impl Fn(Expr) -> Result<Expr>) -> Result<Self> {
+        Ok(Self {
+            function: self.function,
+            guard: self.guard.map(&map).transpose()?,
+            texts: self.texts.into_iter().map(map).collect::<Result<_>>()?,
+        })
     }
 
     pub fn function_name(&self) -> &str {

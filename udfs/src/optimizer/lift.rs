@@ -50,16 +50,12 @@ impl Held {
         let Some(column) = rename(&self.column) else {
             return Ok(None);
         };
-        let mut call = self.call;
-        let mut read = call.texts.iter().flat_map(Expr::column_refs);
-        if !read.all(|column| rename(column).is_some()) {
+        let has_columns = |expr: &Expr| expr.column_refs().iter().all(|c| rename(c).is_some());
+        if !self.call.reads().all(has_columns) {
             return Ok(None);
         }
-        call.texts = call
-            .texts
-            .into_iter()
-            .map(|text| substitute(text, |column| rename(column).map(Expr::Column)))
-            .collect::<Result<_>>()?;
+        let column_of = |column: &Column| rename(column).map(Expr::Column);
+        let call = self.call.map(|expr| substitute(expr, column_of))?;
         let read = self.read.into_iter();
         Ok(Some(Self {
             call,
@@ -296,8 +292,7 @@ impl<'a> Lifter<'a> {
             // Within `exprs` a guarded call is what the call is.
             let mut made: Vec<(Call, usize)> = Vec::new();
             for mut wanted in wanted(exprs) {
-                let texts = &wanted.call.texts;
-                if !texts.iter().all(|text| lifted.has_columns_of(text)) {
+                if !wanted.call.reads().all(|expr| lifted.has_columns_of(expr)) {
                     continue;
                 }
                 wanted.guard.take_if(|guard| !lifted.has_columns_of(guard));
@@ -465,9 +460,51 @@ impl<'a> Lifter<'a> {
         }
     }
 
+    /// A plan with exactly its own columns, also without what their metadata would say.
+    fn bare(&mut self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        let schema = Arc::clone(plan.schema());
+        let plan = self.whole(plan)?;
+        let fields = plan.schema().fields().iter().zip(schema.fields());
+        let says_more: Vec<bool> = fields
+            .map(|(f, of)| f.metadata() != of.metadata())
+            .collect();
+        if !says_more.contains(&true) {
+            return Ok(plan);
+        }
+        let columns = schema.columns().into_iter().zip(says_more);
+        let exprs = columns.map(|(column, says_more)| {
+            let value = Expr::Column(column.clone());
+            if !says_more {
+                return value;
+            }
+            let provenance = Arc::clone(&self.rule.provenance);
+            let bare = ScalarFunction::new_udf(provenance, vec![value]);
+            named(Expr::ScalarFunction(bare), &column)
+        });
+        let exprs = exprs.collect();
+        Ok(LogicalPlan::Projection(Projection::try_new(
+            exprs,
+            Arc::new(plan),
+        )?))
+    }
+
     /// A node that neither carries columns nor holds calls that could become one.
     fn as_it_is(&mut self, plan: LogicalPlan) -> Result<Lifted> {
-        let plan = plan.map_children(|input| Ok(Transformed::yes(self.whole(input)?)))?;
+        // Nodes with a schema of their own, which another node's metadata would contradict.
+        let is_bare = matches!(
+            plan,
+            LogicalPlan::Union(_)
+                | LogicalPlan::Unnest(_)
+                | LogicalPlan::RecursiveQuery(_)
+                | LogicalPlan::Extension(_)
+        );
+        let plan = plan.map_children(|input| {
+            Ok(Transformed::yes(if is_bare {
+                self.bare(input)?
+            } else {
+                self.whole(input)?
+            }))
+        })?;
         let plan = plan.data.map_expressions(|expr| {
             if has_calls(&expr) {
                 Ok(Transformed::yes(self.block(expr)?))
@@ -540,8 +577,8 @@ impl<'a> Lifter<'a> {
             }
         }
         for held in &input.held {
-            let mut texts = held.call.texts.iter().flat_map(Expr::column_refs);
-            if texts.all(|column| carried.contains_key(column))
+            let mut columns = held.call.reads().flat_map(Expr::column_refs);
+            if columns.all(|column| carried.contains_key(column))
                 && !carried.contains_key(&held.column)
             {
                 let name = self.carry(&held.column);
@@ -936,7 +973,7 @@ impl<'a> Lifter<'a> {
                 schema: Arc::new(datafusion::common::DFSchema::empty()),
             });
             let query = Projection::try_new(exprs.collect(), Arc::new(one_row))?;
-            queries.push(Arc::new(self.whole(LogicalPlan::Projection(query))?));
+            queries.push(Arc::new(self.bare(LogicalPlan::Projection(query))?));
         }
         let mut plan = match <[_; 1]>::try_from(queries) {
             Ok([only]) => Arc::unwrap_or_clone(only),

@@ -7,11 +7,12 @@
 //! it can stand: above the filters, limits and top-k sorts that do not read it.
 //!
 //! ```text
-//! Projection: id, __ches_pick(__ches_0, 'ches')
-//!   Filter: __ches_pick(__ches_0, 'ches') > 0
-//!     Projection: id, __ches_score_pair('EMBEDDINGS', prompt, chosen, rejected) AS __ches_0
-//!       Filter: lang = 'en'
-//!         TableScan: pairs
+//! Projection: id, __ches_0_ches AS score
+//!   Filter: __ches_0_ches > 0
+//!     Projection: id, __ches_pick(__ches_0, 'ches') AS __ches_0_ches
+//!       Projection: id, __ches_score_pair('EMBEDDINGS', true, prompt, chosen, rejected) AS __ches_0
+//!         Filter: lang = 'en'
+//!           TableScan: pairs
 //! ```
 //!
 //! [`lift`] does this node by node, from the leaves up; [`calls`] finds calls in expressions,
@@ -41,7 +42,7 @@ use lift::Lifter;
 ///
 /// Calls of equal texts are one call that computes what any of them needs. Of a call inside
 /// `CASE`, `COALESCE`, `AND`, `OR` or an aggregate's `FILTER`, the condition under which it is
-/// evaluated becomes a part of its first argument, so that other rows are NULL to the model.
+/// evaluated becomes its guard, so that other rows are NULL to the model.
 /// Where a column cannot stand (the condition of an outer join over columns of both sides, the
 /// expressions of `DELETE` and `UPDATE`, an extension node) the call is made synchronously
 /// instead.
