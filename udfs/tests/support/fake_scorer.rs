@@ -136,6 +136,11 @@ impl Scorer for FakeScorer {
             });
         }
         self.count(job.needs, pairs.len());
+        for pair in &pairs {
+            let [prompt, chosen, rejected] =
+                [&pair.prompt, &pair.chosen, &pair.rejected].map(|text| content(text).len());
+            job.metrics.tokens.add(2 * prompt + chosen + rejected);
+        }
         Ok(pairs.iter().map(|row| pair(job.needs, row)).collect())
     }
 
