@@ -87,6 +87,56 @@ const ACCEPTED: &str = "a string (Utf8, LargeUtf8, Utf8View or a Dictionary of t
     conversation (List or LargeList of Struct with string fields role and content, or from and \
     value)";
 
+/// What to say of a type that is not accepted, besides its name.
+fn why_refused(data_type: &DataType) -> String {
+    let names = |fields: &Fields| {
+        let names: Vec<_> = fields.iter().map(|field| field.name().as_str()).collect();
+        names.join(", ")
+    };
+    let has_names = |fields: &Fields| {
+        [["role", "content"], ["from", "value"]]
+            .iter()
+            .any(|pair| pair.iter().all(|name| fields.find(name).is_some()))
+    };
+    let of_message = |fields: &Fields| match () {
+        _ if MessageNames::of(fields).is_some() => {
+            ", a single message; a prompt of one message is a list of it, make_array(prompt)".into()
+        }
+        _ if has_names(fields) && fields.len() > 2 => format!(
+            ", a message with the fields {}; only role and content, or from and value, are read: \
+             select these",
+            names(fields)
+        ),
+        _ if has_names(fields) => ", a message whose fields are not both strings".into(),
+        _ => format!(", with the fields {}", names(fields)),
+    };
+    match data_type {
+        DataType::Binary
+        | DataType::LargeBinary
+        | DataType::BinaryView
+        | DataType::FixedSizeBinary(_) => {
+            ", which is bytes; cast them to text, arrow_cast(column, 'Utf8')".into()
+        }
+        DataType::Struct(fields) => of_message(fields),
+        DataType::List(item) | DataType::LargeList(item) => match item.data_type() {
+            DataType::Struct(fields) => of_message(fields),
+            string if is_string(string) => ", strings without the roles of who said them".into(),
+            DataType::List(_) | DataType::LargeList(_) => {
+                ", a list of lists; take one conversation of it".into()
+            }
+            other => format!(", a list of {other}"),
+        },
+        DataType::FixedSizeList(item, _)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item) => {
+            format!("; cast it to a List of {}", item.data_type())
+        }
+        DataType::Map(..) => ", a map; a message is a struct of role and content".into(),
+        number if number.is_numeric() => ", a number".into(),
+        _ => String::new(),
+    }
+}
+
 /// Checks, when a query is planned, that the arguments of a function are text columns.
 ///
 /// `arguments` are the meanings of the arguments, in order.
@@ -109,9 +159,10 @@ pub(crate) fn check_types(
                 ""
             };
             return plan_err!(
-                "{function}: argument {} ({argument}) has type {data_type}; accepted: \
+                "{function}: argument {} ({argument}) has type {data_type}{}; accepted: \
                  {ACCEPTED}{message}",
-                position + 1
+                position + 1,
+                why_refused(data_type)
             );
         }
     }
