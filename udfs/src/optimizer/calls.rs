@@ -12,24 +12,32 @@ use crate::functions::{call_needs, field_needs, is_scoring_function, reads_field
 use crate::scorer::Needs;
 
 /// A call of a hidden function, whatever is needed of it.
+///
+/// One that takes no forward pass (token counts, edit distances) is another call than one of the
+/// same texts that does, so that a condition on the first keeps rows from the second.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Call {
     function: Arc<ScalarUDF>,
+    runs_model: bool,
     /// The rows that are scored; all of them if none.
     guard: Option<Expr>,
     texts: Vec<Expr>,
 }
 
 impl Call {
-    /// The call that an expression is, and what is needed of it.
-    pub fn of(expr: &Expr) -> Option<(Self, Needs)> {
+    /// The call that an expression is, and what is needed of it, if only a field is read.
+    fn of(expr: &Expr, field: Option<&Expr>) -> Option<(Self, Needs)> {
         let function = scoring_call(expr)?;
-        let needs = call_needs(&function.args)?;
+        let mut needs = call_needs(&function.args)?;
+        if let Some(of_field) = field.and_then(|f| field_needs(function.func.name(), f)) {
+            needs &= of_field;
+        }
         let [_, guard, texts @ ..] = &function.args[..] else {
             return None;
         };
         let call = Self {
             function: Arc::clone(&function.func),
+            runs_model: needs.intersects(Needs::MODEL),
             guard: (*guard != lit(true)).then(|| guard.clone()),
             texts: texts.to_vec(),
         };
@@ -66,9 +74,24 @@ impl Call {
     pub fn map(self, map: impl Fn(Expr) -> Result<Expr>) -> Result<Self> {
         Ok(Self {
             function: self.function,
+            runs_model: self.runs_model,
             guard: self.guard.map(&map).transpose()?,
             texts: self.texts.into_iter().map(map).collect::<Result<_>>()?,
         })
+    }
+
+    /// Whether what this call gives can be had from `other`.
+    pub fn is_in(&self, other: &Self) -> bool {
+        self == other
+            || !self.runs_model
+                && other.runs_model
+                && self.function == other.function
+                && self.guard == other.guard
+                && self.texts == other.texts
+    }
+
+    pub fn runs_model(&self) -> bool {
+        self.runs_model
     }
 
     pub fn function_name(&self) -> &str {
@@ -81,6 +104,11 @@ fn scoring_call(expr: &Expr) -> Option<&ScalarFunction> {
         Expr::ScalarFunction(function) if is_scoring_function(&function.func) => Some(function),
         _ => None,
     }
+}
+
+/// The call that an expression is, if it is one.
+pub(super) fn call_of(expr: &Expr) -> Option<Call> {
+    Call::of(expr, None).map(|(call, _)| call)
 }
 
 /// Whether an expression holds a scoring call; subqueries are expressions of other plans.
@@ -135,7 +163,7 @@ pub(super) fn wanted(exprs: &[Expr]) -> Vec<Wanted> {
     }
     let is_ready = |guards: &[Option<Expr>]| !guards.iter().flatten().any(has_calls);
     let any_ready = calls.iter().any(|(_, _, guards)| is_ready(guards));
-    calls
+    let ready = calls
         .into_iter()
         .filter(|(_, _, guards)| !any_ready || is_ready(guards))
         .map(|(call, needs, guards)| {
@@ -147,8 +175,18 @@ pub(super) fn wanted(exprs: &[Expr]) -> Vec<Wanted> {
             };
             let guard = guards.map(distinct).and_then(disjunction);
             Wanted { call, needs, guard }
-        })
-        .collect()
+        });
+    // What a forward pass over the same rows gives too is no call of its own.
+    let (running, others): (Vec<_>, Vec<_>) = ready.partition(|wanted| wanted.call.runs_model);
+    let mut merged: Vec<Wanted> = running;
+    for wanted in others {
+        let of_all = |other: &&mut Wanted| other.guard.is_none() && wanted.call.is_in(&other.call);
+        match merged.iter_mut().find(of_all) {
+            Some(other) => other.needs |= wanted.needs,
+            None => merged.push(wanted),
+        }
+    }
+    merged
 }
 
 fn distinct(exprs: Vec<Expr>) -> Vec<Expr> {
@@ -159,6 +197,15 @@ fn distinct(exprs: Vec<Expr>) -> Vec<Expr> {
         }
     }
     kept
+}
+
+/// Whether an expression is a call, or a field of one, that reads no other call.
+fn is_call_now(expr: &Expr) -> bool {
+    let call = match expr {
+        Expr::ScalarFunction(access) if reads_field(access) => &access.args[0],
+        other => other,
+    };
+    scoring_call(call).is_some_and(|call| !call.args.iter().any(has_calls))
 }
 
 struct Occurrence {
@@ -225,22 +272,12 @@ fn visit(expr: &Expr, guards: &mut Vec<Expr>, found: &mut Vec<Occurrence>) {
                 guarded(expr, filter.cloned().into_iter().collect(), found);
             }
         }
-        Expr::ScalarFunction(function) if reads_field(function) => {
-            let before = found.len();
-            let call = &function.args[0];
-            guarded(call, Vec::new(), found);
-            // Only a call that stands here itself; its texts may hold others.
-            if let [only] = &mut found[before..]
-                && Call::of(call).is_some_and(|(call, _)| call == only.call)
-                && let Some(needs) = field_needs(only.call.function_name(), &function.args[1])
-            {
-                only.needs &= needs;
-            }
-        }
-        Expr::ScalarFunction(function)
-            if is_scoring_function(&function.func) && !function.args.iter().any(has_calls) =>
-        {
-            if let Some((call, needs)) = Call::of(expr) {
+        Expr::ScalarFunction(function) if is_call_now(expr) => {
+            let (call, field) = match reads_field(function) {
+                true => (&function.args[0], Some(&function.args[1])),
+                false => (expr, None),
+            };
+            if let Some((call, needs)) = Call::of(call, field) {
                 found.push(Occurrence {
                     call,
                     needs,
@@ -268,18 +305,17 @@ pub(super) fn replace(
     // Fields first: the call within would otherwise be replaced before them.
     let replaced = expr.transform_up(|expr| {
         let by = match &expr {
-            Expr::ScalarFunction(access) if reads_field(access) => Call::of(&access.args[0])
-                .and_then(|(call, needs)| {
-                    let field = &access.args[1];
-                    let of_field = field_needs(call.function_name(), field).unwrap_or(needs);
-                    replace(&call, needs & of_field, Some(field))
-                }),
+            Expr::ScalarFunction(access) if reads_field(access) => {
+                let field = Some(&access.args[1]);
+                Call::of(&access.args[0], field)
+                    .and_then(|(call, needs)| replace(&call, needs, field))
+            }
             _ => None,
         };
         Ok(by.map_or_else(|| Transformed::no(expr), Transformed::yes))
     })?;
     let replaced = replaced.data.transform_up(|expr| {
-        let by = Call::of(&expr).and_then(|(call, needs)| replace(&call, needs, None));
+        let by = Call::of(&expr, None).and_then(|(call, needs)| replace(&call, needs, None));
         Ok(by.map_or_else(|| Transformed::no(expr), Transformed::yes))
     })?;
     Ok(replaced.data)

@@ -18,7 +18,7 @@ use datafusion::logical_expr::{
 };
 
 use super::HoistScores;
-use super::calls::{Call, has_calls, replace, wanted};
+use super::calls::{Call, call_of, has_calls, replace, wanted};
 use crate::scorer::Needs;
 
 /// A plan on its way up, and what its parent expects of it.
@@ -272,7 +272,7 @@ impl<'a> Lifter<'a> {
                 let needs = number
                     .and_then(|number| number.parse::<usize>().ok())
                     .and_then(|number| self.needs.get(number.checked_sub(self.first_number)?));
-                if let (Some(needs), Some((call, _))) = (needs, Call::of(&alias.expr)) {
+                if let (Some(needs), Some(call)) = (needs, call_of(&alias.expr)) {
                     *alias.expr = call.expr(*needs);
                 }
                 Ok(Transformed::yes(Expr::Alias(alias)))
@@ -291,6 +291,7 @@ impl<'a> Lifter<'a> {
             let mut columns = Vec::new();
             // Within `exprs` a guarded call is what the call is.
             let mut made: Vec<(Call, usize)> = Vec::new();
+            let mut unguarded: Vec<(Call, usize)> = Vec::new();
             for mut wanted in wanted(exprs) {
                 if !wanted.call.reads().all(|expr| lifted.has_columns_of(expr)) {
                     continue;
@@ -304,6 +305,9 @@ impl<'a> Lifter<'a> {
                 let name = format!("{CALL_PREFIX}{}", self.first_number + number);
                 self.needs.push(wanted.needs);
                 columns.push(call.expr(wanted.needs).alias(&name));
+                if wanted.guard.is_none() {
+                    unguarded.push((wanted.call.clone(), lifted.held.len()));
+                }
                 made.push((wanted.call, lifted.held.len()));
                 lifted.held.push(Held {
                     call,
@@ -317,8 +321,9 @@ impl<'a> Lifter<'a> {
             }
             lifted.project(columns)?;
             let at = |_: &[Held], call: &Call| {
-                let found = made.iter().find(|(known, _)| known == call);
-                found.map(|(_, at)| *at)
+                let exact = made.iter().find(|(known, _)| call == known);
+                let within = || unguarded.iter().find(|(known, _)| call.is_in(known));
+                exact.or_else(within).map(|(_, at)| *at)
             };
             self.read(lifted, exprs, at)?;
         }
@@ -327,7 +332,7 @@ impl<'a> Lifter<'a> {
     /// Reads the results of the calls that were already made.
     fn read_held(&mut self, lifted: &mut Lifted, exprs: &mut Vec<Expr>) -> Result<()> {
         self.read(lifted, exprs, |held, call| {
-            held.iter().position(|held| held.call == *call)
+            held.iter().position(|held| call.is_in(&held.call))
         })
     }
 
@@ -625,7 +630,7 @@ impl<'a> Lifter<'a> {
     }
 
     /// Filters by the cheap conditions first, then by those that need calls, the one that needs
-    /// the fewest first.
+    /// the fewest forward passes first.
     fn filter_by(&mut self, mut input: Lifted, mut conditions: Vec<Expr>) -> Result<Lifted> {
         loop {
             self.read_held(&mut input, &mut conditions)?;
@@ -636,8 +641,12 @@ impl<'a> Lifter<'a> {
                 input = filtered(input, predicate)?;
             }
             conditions = dear;
-            let fewest = (0..conditions.len())
-                .min_by_key(|at| wanted(std::slice::from_ref(&conditions[*at])).len());
+            let cost = |at: &usize| {
+                let wanted = wanted(std::slice::from_ref(&conditions[*at]));
+                let models = wanted.iter().filter(|wanted| wanted.call.runs_model());
+                (models.count(), wanted.len())
+            };
+            let fewest = (0..conditions.len()).min_by_key(cost);
             let Some(fewest) = fewest else {
                 return Ok(input);
             };
