@@ -1,24 +1,81 @@
-//! What README.md shows, run: every block of SQL, and of shell but for `make` and `cargo`, which
-//! CI runs, and for what needs an account.
+//! What README.md and docs/recipes.md show, run: every block of SQL, and of shell but for `make`
+//! and `cargo`, which CI runs, and for what needs an account.
 
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::{model, root};
+use tempfile::TempDir;
 
-/// The blocks of a language, in order.
-fn blocks(readme: &str, language: &str) -> Vec<String> {
+/// Every block with its language, in order.
+fn all_blocks(page: &str) -> Vec<(String, String)> {
     let mut blocks = Vec::new();
-    let mut lines = readme.lines();
+    let mut lines = page.lines();
     while let Some(line) = lines.next() {
-        if line == format!("```{language}") {
+        if let Some(language) = line.strip_prefix("```") {
             let block: Vec<_> = lines.by_ref().take_while(|line| *line != "```").collect();
-            blocks.push(block.join("\n"));
+            blocks.push((language.to_owned(), block.join("\n")));
         }
     }
     blocks
+}
+
+/// The blocks of a language, in order.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let blocks = all_blocks(page).into_iter();
+    blocks
+        .filter(|(of, _)| of == language)
+        .map(|(_, block)| block)
+        .collect()
+}
+
+/// A folder with what the pages call `model.gguf` and `pairs.parquet`.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let link = |to: PathBuf, name: &str| {
+        std::os::unix::fs::symlink(to, folder.path().join(name)).unwrap();
+    };
+    link(model().into(), "model.gguf");
+    link(model().into(), "tuned.gguf");
+    link(
+        root().join("examples/data/preferences.parquet"),
+        "pairs.parquet",
+    );
+    folder
+}
+
+/// The cells of the rows of a printed table, the head first.
+fn cells(table: &str) -> Vec<Vec<String>> {
+    let rows = table.lines().filter(|line| line.starts_with("| "));
+    let cells = |row: &str| {
+        let inner = row.trim_matches('|').split('|');
+        inner.map(|cell| cell.trim().to_owned()).collect()
+    };
+    rows.map(cells).collect()
+}
+
+/// Panics unless two tables are the same, numbers to the digits shown.
+fn assert_same(found: &str, shown: &str) {
+    let (found, shown) = (cells(found), cells(shown));
+    let agrees = |found: &String, shown: &String| {
+        let digits = shown.split_once('.').map_or(0, |(_, digits)| digits.len());
+        match (found.parse::<f64>(), shown.parse::<f64>()) {
+            (Ok(found), Ok(shown)) => {
+                (found - shown).abs() <= 1.01 * 10f64.powi(-(digits as i32)) * f64::from(digits > 0)
+            }
+            _ => found == shown,
+        }
+    };
+    let same_rows = found.len() == shown.len();
+    let same = found.iter().zip(&shown).all(|(found, shown)| {
+        found.len() == shown.len() && found.iter().zip(shown).all(|(f, s)| agrees(f, s))
+    });
+    assert!(
+        same && same_rows && !shown.is_empty(),
+        "found {found:#?}\nshown {shown:#?}"
+    );
 }
 
 fn run(folder: &Path, program: &str, arguments: &[&str]) -> String {
@@ -39,12 +96,8 @@ fn run(folder: &Path, program: &str, arguments: &[&str]) -> String {
 #[test]
 fn every_block_runs() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let place = |name: &str| folder.path().join(name);
-    std::os::unix::fs::symlink(model(), place("model.gguf")).unwrap();
-    let data = root().join("examples/data/preferences.parquet");
-    std::os::unix::fs::symlink(data, place("pairs.parquet")).unwrap();
-    std::fs::write(place("filter.sql"), "SELECT 1;").unwrap();
+    let folder = folder();
+    std::fs::write(folder.path().join("filter.sql"), "SELECT 1;").unwrap();
 
     let sql = blocks(&readme, "sql");
     let mut results = Vec::new();
@@ -52,26 +105,7 @@ fn every_block_runs() {
         let arguments = ["--model", "model.gguf", "-q", "-c", block];
         results.push(run(folder.path(), "ches", &arguments));
     }
-    // The result shown for the first block is its result, to the figures shown.
-    let rows = |table: &str| -> Vec<(String, String, f64)> {
-        let rows = table.lines().filter(|line| line.starts_with("| ")).skip(1);
-        let cells = rows.map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
-        let row = |cells: Vec<&str>| {
-            let [_, id, category, score, _] = cells[..] else {
-                panic!("not a row of the table: {cells:?}");
-            };
-            (id.to_owned(), category.to_owned(), score.parse().unwrap())
-        };
-        cells.map(row).collect()
-    };
-    let shown = rows(&blocks(&readme, "text")[0]);
-    let found = rows(&results[0]);
-    assert_eq!((shown.len(), found.len()), (5, 5));
-    for (shown, found) in shown.iter().zip(&found) {
-        assert_eq!((&shown.0, &shown.1), (&found.0, &found.1));
-        let difference = (shown.2 - found.2).abs();
-        assert!(difference <= 0.011, "{shown:?} is {found:?}");
-    }
+    assert_same(&results[0], &blocks(&readme, "text")[0]);
 
     let shell: Vec<_> = blocks(&readme, "sh")
         .into_iter()
@@ -82,4 +116,38 @@ fn every_block_runs() {
     for block in &shell {
         run(folder.path(), "sh", &["-ec", block]);
     }
+}
+
+#[test]
+fn every_recipe_gives_what_it_shows() {
+    let recipes = std::fs::read_to_string(root().join("docs/recipes.md")).unwrap();
+    let folder = folder();
+    // One process for all of them: later recipes read the tables of earlier ones.
+    let mark = "SELECT 'end of a block' AS mark;";
+    let mut script = String::new();
+    let mut shown: Vec<Option<String>> = Vec::new();
+    for (language, block) in all_blocks(&recipes) {
+        match language.as_str() {
+            "sql" => {
+                script.push_str(&format!("{block}\n{mark}\n"));
+                shown.push(None);
+            }
+            "text" => *shown.last_mut().unwrap() = Some(block),
+            _ => {}
+        }
+    }
+    std::fs::write(folder.path().join("recipes.sql"), script).unwrap();
+    let arguments = ["--model", "model.gguf", "-q", "-f", "recipes.sql"];
+    let out = run(folder.path(), "ches", &arguments);
+    let results: Vec<&str> = out.split("| end of a block |").collect();
+    assert_eq!(results.len(), shown.len() + 1);
+    let mut compared = 0;
+    for (result, shown) in results.iter().zip(&shown) {
+        let Some(shown) = shown else { continue };
+        // Without what is left of the marks around it.
+        let result = result.replace("| mark           |", "");
+        assert_same(&result, shown);
+        compared += 1;
+    }
+    assert!(compared >= 8, "{compared} recipes show a result");
 }
