@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::{Float64Type, Int64Type};
+use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::error::Result;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_ches::ches_udfs::Pieces;
@@ -128,6 +129,15 @@ async fn later_queries_and_other_sessions_remember() {
     let first = run(&ctx, &sum).await.unwrap();
     assert_eq!(fixture.counts.take(), [20_000, 0]);
     assert_eq!(run(&ctx, &sum).await.unwrap(), first);
+    assert_eq!(fixture.counts.take(), [0, 20_000]);
+
+    let sql = format!("EXPLAIN ANALYZE SELECT sum({C}) FROM pairs");
+    let batches = ctx.sql(&sql).await.unwrap().collect().await.unwrap();
+    let plan = pretty_format_batches(&batches).unwrap().to_string();
+    assert!(
+        plan.contains("memo_hits=20.00 K") && plan.contains("model_time="),
+        "{plan}"
+    );
     assert_eq!(fixture.counts.take(), [0, 20_000]);
 
     // More of the same rows is computed again, and then all of it is known.
