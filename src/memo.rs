@@ -126,7 +126,7 @@ enum Source {
     Known(ModelScores),
     /// By whoever claims these rows.
     Claimed,
-    /// Somebody else computes it, or another row of the same call.
+    /// Another call computes it.
     InFlight,
 }
 
@@ -139,6 +139,9 @@ struct Claimed<'a> {
 
 impl Drop for Claimed<'_> {
     fn drop(&mut self) {
+        if self.keys.is_empty() {
+            return;
+        }
         let mut state = self.memo.lock();
         for key in &self.keys {
             let is_mine = |(_, claim): &(Needs, Claim)| *claim == self.claim;
@@ -161,7 +164,7 @@ impl Memo {
     ///
     /// # Errors
     /// Those of `compute`; `stopped` if `is_cancelled` while it waits.
-    pub fn scores<E, R>(
+    pub fn scores<E, R: Clone>(
         &self,
         keys: &[Key],
         needs: Needs,
@@ -170,8 +173,11 @@ impl Memo {
         stopped: impl Fn() -> E,
         mut compute: impl FnMut(&[usize]) -> Result<Vec<Result<ModelScores, R>>, E>,
     ) -> Result<(Vec<Result<ModelScores, R>>, usize), E> {
-        let mut results: Vec<Option<Result<ModelScores, R>>> = Vec::new();
-        results.resize_with(keys.len(), || None);
+        let mut results: Vec<Option<Result<ModelScores, R>>> = vec![None; keys.len()];
+        // Equal rows of one call are one row.
+        let mut first_of: HashMap<Key, usize> = HashMap::new();
+        let is_first = |at: &usize| *first_of.entry(keys[*at]).or_insert(*at) == *at;
+        let firsts: Vec<usize> = (0..keys.len()).filter(is_first).collect();
         let mut computed = 0;
         loop {
             let missing: Vec<usize> = (0..keys.len())
@@ -191,12 +197,13 @@ impl Memo {
             }
             if mine.is_empty() {
                 drop(claimed);
-                let is_waiting = results.iter().any(Option::is_none);
-                if is_waiting {
+                let waiting = firsts.iter().filter(|at| results[**at].is_none());
+                let waiting: Vec<Key> = waiting.map(|at| keys[*at]).collect();
+                if !waiting.is_empty() {
                     if is_cancelled.load(Ordering::Relaxed) {
                         return Err(stopped());
                     }
-                    self.wait(keys, &results);
+                    self.wait(&waiting);
                 }
                 continue;
             }
@@ -210,6 +217,11 @@ impl Memo {
             drop(claimed);
             for (at, result) in mine.into_iter().zip(scored) {
                 results[at] = Some(result);
+            }
+        }
+        for (at, key) in keys.iter().enumerate() {
+            if results[at].is_none() {
+                results[at] = results[first_of[key]].clone();
             }
         }
         let remembered = keys.len() - computed;
@@ -275,15 +287,10 @@ impl Memo {
         }
     }
 
-    /// Waits until a row that is missing may be known.
-    fn wait<R>(&self, keys: &[Key], results: &[Option<R>]) {
+    /// Waits until one of these rows may be known.
+    fn wait(&self, waiting: &[Key]) {
         let state = self.lock();
-        let missing = keys
-            .iter()
-            .zip(results)
-            .filter(|(_, result)| result.is_none());
-        let mut missing = missing.map(|(key, _)| key);
-        if missing.all(|key| state.in_flight.contains_key(key)) {
+        if waiting.iter().all(|key| state.in_flight.contains_key(key)) {
             let waited = self.changed.wait_timeout(state, PATIENCE);
             drop(waited.unwrap_or_else(PoisonError::into_inner));
         }
@@ -374,7 +381,7 @@ mod tests {
     fn failures_are_not_remembered() {
         let memo = Memo::default();
         assert_eq!(ask(&memo, &[13, 1], Needs::EMBEDDINGS, 10_000), [13, 1]);
-        assert_eq!(ask(&memo, &[13, 1], Needs::EMBEDDINGS, 10_000), [13]);
+        assert_eq!(ask(&memo, &[13, 1, 13], Needs::EMBEDDINGS, 10_000), [13]);
     }
 
     #[test]

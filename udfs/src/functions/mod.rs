@@ -40,6 +40,8 @@ use pair_call::Pair;
 use response_call::Response;
 
 pub(crate) use call::BLOCKING_SUFFIX;
+pub(crate) use pick::field_name;
+pub(crate) use request::{CARRIED_PREFIX, shown_name};
 
 /// Every function of this crate, computed by `scorer`, and the rules that they need.
 pub(crate) fn all(scorer: Arc<dyn Scorer>) -> Pieces {

@@ -37,7 +37,8 @@ impl Pick {
     }
 }
 
-fn field_name(field: &Expr) -> String {
+/// A field's name, from the argument that names it.
+pub(crate) fn field_name(field: &Expr) -> String {
     match field {
         Expr::Literal(name, _) => name.to_string(),
         other => other.schema_name().to_string(),

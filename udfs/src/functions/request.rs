@@ -1,7 +1,7 @@
 //! A batch of a hidden function: reading its rows, and what a row error does.
 //!
-//! Their first argument is a literal that names what is needed ([`Needs`]), the others are text
-//! columns.
+//! The first argument is a literal that names what is needed ([`Needs`](crate::scorer::Needs)), the
+//! second the guard, the others are text columns.
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::FieldRef;
@@ -24,8 +24,6 @@ pub(super) struct Request<T> {
     pub job: Job,
     pub items: Vec<T>,
     rows: Vec<Row>,
-    /// Rows of the batch. Texts that are all constants are read once for all of them.
-    row_count: usize,
     arguments: &'static [Argument],
     columns: Vec<FieldRef>,
 }
@@ -33,7 +31,18 @@ pub(super) struct Request<T> {
 enum Row {
     Null,
     Malformed(RowError),
-    Scored,
+    /// By the item of that number.
+    Scored(usize),
+}
+
+/// Columns that the optimizer carries through a plan: this, a number, and the name before.
+pub(crate) const CARRIED_PREFIX: &str = "__ches_text_";
+
+/// The name that a column has for whoever wrote the query.
+pub(crate) fn shown_name(name: &str) -> &str {
+    let carried = name.strip_prefix(CARRIED_PREFIX);
+    let before = carried.and_then(|carried| carried.split_once('_'));
+    before.map_or(name, |(_, before)| before)
 }
 
 impl<T> Request<T> {
@@ -56,38 +65,39 @@ impl<T> Request<T> {
             job: job(args)?,
             items: Vec::new(),
             rows: Vec::new(),
-            row_count: args.number_rows,
             arguments,
             columns: args.arg_fields[2..].to_vec(),
         };
+        // Constants are read and scored once for all rows.
         let is_constant = |arg: &ColumnarValue| matches!(arg, ColumnarValue::Scalar(_));
-        let distinct_rows = if args.args.iter().all(is_constant) {
-            args.number_rows.min(1)
-        } else {
-            args.number_rows
-        };
+        let is_one = texts.iter().all(is_constant);
+        let text_rows = if is_one { 1 } else { args.number_rows };
         let texts = texts
             .iter()
-            .map(|arg| TextColumn::try_new(&arg.to_array(distinct_rows)?))
+            .map(|arg| TextColumn::try_new(&arg.to_array(text_rows)?))
             .collect::<Result<Vec<_>>>()?;
-        let guard = guard.to_array(distinct_rows)?;
+        let guard = guard.to_array(args.number_rows)?;
         let Some(guard) = guard.as_boolean_opt() else {
             return internal_err!("a scoring call with a guard of {}", guard.data_type());
         };
-        for row in 0..distinct_rows {
+        for row in 0..args.number_rows {
             if guard.is_null(row) || !guard.value(row) {
                 request.rows.push(Row::Null);
                 continue;
             }
-            let read =
-                texts_of_row(&texts, row, arguments).and_then(|texts| texts.map(&read).transpose());
-            let row = match read {
+            if is_one && !request.items.is_empty() {
+                request.rows.push(Row::Scored(0));
+                continue;
+            }
+            let text_row = if is_one { 0 } else { row };
+            let texts = texts_of_row(&texts, text_row, arguments);
+            let row = match texts.and_then(|texts| texts.map(&read).transpose()) {
                 Ok(None) => Row::Null,
                 Ok(Some(item)) => {
                     request.items.push(item);
-                    Row::Scored
+                    Row::Scored(request.items.len() - 1)
                 }
-                Err(error) => Row::Malformed(request.accept(row, error)?),
+                Err(error) => Row::Malformed(request.accept(row, args.number_rows, error)?),
             };
             request.rows.push(row);
         }
@@ -106,32 +116,30 @@ impl<T> Request<T> {
             ScorerError::Setting { .. } => DataFusionError::Configuration(error.to_string()),
             ScorerError::Other(error) => DataFusionError::External(error),
         })?;
-        let expected = self.rows.iter().filter(|row| matches!(row, Row::Scored));
-        if expected.count() != scored.len() {
+        let expected = self.rows.iter().filter_map(|row| match row {
+            Row::Scored(item) => Some(item + 1),
+            _ => None,
+        });
+        if expected.max().unwrap_or(0) != scored.len() {
             return internal_err!("the scorer returned {} results", scored.len());
         }
-        let mut scored = scored.into_iter();
         let rows = std::mem::take(&mut self.rows);
-        let outcomes = rows
-            .into_iter()
+        let count = rows.len();
+        rows.into_iter()
             .enumerate()
             .map(|(at, row)| match row {
                 Row::Null => Ok(None),
                 Row::Malformed(error) => Ok(Some(Err(error))),
-                Row::Scored => match scored.next() {
-                    Some(Err(error)) => Ok(Some(Err(self.accept(at, error)?))),
-                    other => Ok(other),
+                Row::Scored(item) => match &scored[item] {
+                    Err(error) => Ok(Some(Err(self.accept(at, count, error.clone())?))),
+                    Ok(scores) => Ok(Some(Ok(scores.clone()))),
                 },
             })
-            .collect::<Result<Vec<_>>>()?;
-        match &outcomes[..] {
-            [constant] if self.row_count > 1 => Ok(vec![constant.clone(); self.row_count]),
-            _ => Ok(outcomes),
-        }
+            .collect()
     }
 
     /// Lets a row error through where `ches.on_error` is `null`; otherwise the query fails.
-    fn accept(&self, row: usize, error: RowError) -> Result<RowError> {
+    fn accept(&self, row: usize, rows: usize, error: RowError) -> Result<RowError> {
         if self.job.settings.on_error == OnError::Null {
             return Ok(error);
         }
@@ -139,17 +147,14 @@ impl<T> Request<T> {
             .argument
             .and_then(|argument| {
                 let at = self.arguments.iter().position(|a| *a == argument)?;
-                Some(format!(
-                    ", {argument} (column '{}')",
-                    self.columns[at].name()
-                ))
+                let column = shown_name(self.columns[at].name());
+                Some(format!(", {argument} (column '{column}')"))
             })
             .unwrap_or_default();
         exec_err!(
-            "row {} of this batch of {}{place}: {} (with ches.on_error = 'null' such a row's \
+            "row {} of this batch of {rows}{place}: {} (with ches.on_error = 'null' such a row's \
              scores are NULL)",
             row + 1,
-            self.row_count,
             error.reason
         )
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::utils::{conjunction, disjunction, split_binary};
+use datafusion::logical_expr::expr::{Case, ScalarFunction};
+use datafusion::logical_expr::utils::{conjunction, split_binary};
 use datafusion::logical_expr::{Expr, Operator, ScalarUDF, lit};
 
 use crate::functions::{call_needs, field_needs, is_scoring_function, reads_field};
@@ -35,11 +35,16 @@ impl Call {
         let [_, guard, texts @ ..] = &function.args[..] else {
             return None;
         };
+        let guard = (*guard != lit(true)).then(|| guard.clone());
+        let text = |text: &Expr| match &guard {
+            Some(guard) => under_guard(text, guard).unwrap_or(text).clone(),
+            None => text.clone(),
+        };
         let call = Self {
             function: Arc::clone(&function.func),
             runs_model: needs.intersects(Needs::MODEL),
-            guard: (*guard != lit(true)).then(|| guard.clone()),
-            texts: texts.to_vec(),
+            texts: texts.iter().map(text).collect(),
+            guard,
         };
         Some((call, needs))
     }
@@ -52,17 +57,31 @@ impl Call {
     pub fn by(&self, function: &Arc<ScalarUDF>, needs: Needs) -> Expr {
         let guard = self.guard.clone().unwrap_or_else(|| lit(true));
         let mut args = vec![lit(needs.to_string()), guard];
-        args.extend(self.texts.iter().cloned());
+        // What is computed may fail where the guard does not hold.
+        args.extend(self.texts.iter().map(|text| match &self.guard {
+            Some(guard) if !matches!(text, Expr::Column(_) | Expr::Literal(..)) => {
+                let when_then = vec![(Box::new(guard.clone()), Box::new(text.clone()))];
+                Expr::Case(Case::new(None, when_then, None))
+            }
+            _ => text.clone(),
+        }));
         Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(function), args))
     }
 
     /// The same call for fewer rows: those where `guard` is true.
-    pub fn guarded(mut self, guard: &Expr) -> Self {
+    pub fn guarded(mut self, guard: Expr) -> Self {
         self.guard = match self.guard {
-            Some(known) if known != *guard => Some(known.and(guard.clone())),
-            _ => Some(guard.clone()),
+            Some(known) if known != guard => Some(all(vec![guard, known])),
+            _ => Some(guard),
         };
         self
+    }
+
+    /// Whether a row whose columns are all NULL has no scores, as an outer join makes them.
+    pub fn is_null_of_nulls(&self) -> bool {
+        self.texts
+            .iter()
+            .any(|text| matches!(text, Expr::Column(_)))
     }
 
     /// The expressions that it reads.
@@ -96,6 +115,19 @@ impl Call {
 
     pub fn function_name(&self) -> &str {
         self.function.name()
+    }
+}
+
+/// The text of `CASE WHEN guard THEN text END`.
+fn under_guard<'a>(text: &'a Expr, guard: &Expr) -> Option<&'a Expr> {
+    match text {
+        Expr::Case(case) if case.expr.is_none() && case.else_expr.is_none() => {
+            match &case.when_then_expr[..] {
+                [(when, then)] if **when == *guard => Some(then),
+                _ => None,
+            }
+        }
+        _ => None,
     }
 }
 
@@ -145,40 +177,55 @@ pub(super) struct Wanted {
 }
 
 /// The distinct calls in `exprs` that can be made now: those whose texts and guards hold no
-/// calls themselves.
+/// other calls.
 pub(super) fn wanted(exprs: &[Expr]) -> Vec<Wanted> {
     let mut found = Vec::new();
     for expr in exprs {
         visit(expr, &mut Vec::new(), &mut found);
     }
-    let mut calls: Vec<(Call, Needs, Vec<Option<Expr>>)> = Vec::new();
-    for Occurrence { call, needs, guard } in found {
+    let mut calls: Vec<(Call, Needs, Vec<Guards>)> = Vec::new();
+    for Occurrence {
+        call,
+        needs,
+        guards,
+    } in found
+    {
+        // A call is not kept from itself.
+        let guards = without(guards, |expr| holds(expr, &call));
         match calls.iter_mut().find(|(known, ..)| *known == call) {
-            Some((_, known_needs, guards)) => {
+            Some((_, known_needs, alternatives)) => {
                 *known_needs |= needs;
-                guards.push(guard);
+                alternatives.push(guards);
             }
-            None => calls.push((call, needs, vec![guard])),
+            None => calls.push((call, needs, vec![guards])),
         }
     }
-    let is_ready = |guards: &[Option<Expr>]| !guards.iter().flatten().any(has_calls);
-    let any_ready = calls.iter().any(|(_, _, guards)| is_ready(guards));
+    for (_, _, alternatives) in &mut calls {
+        if alternatives.iter().any(Vec::is_empty) {
+            *alternatives = vec![Vec::new()];
+        }
+    }
+    let is_ready = |alternatives: &Vec<Guards>| {
+        let mut guards = alternatives.iter().flatten();
+        !guards.any(|guard| guard.conditions().any(has_calls))
+    };
+    if !calls.iter().any(|(_, _, guards)| is_ready(guards)) {
+        // Calls that wait for each other: one of them waits no longer.
+        if let Some((_, _, alternatives)) = calls.first_mut() {
+            let given_up = std::mem::take(alternatives).into_iter();
+            *alternatives = given_up.map(|guards| without(guards, has_calls)).collect();
+        }
+    }
     let ready = calls
         .into_iter()
-        .filter(|(_, _, guards)| !any_ready || is_ready(guards))
-        .map(|(call, needs, guards)| {
-            // Guards that wait for each other's calls are given up.
-            let guards: Option<Vec<Expr>> = if any_ready {
-                guards.into_iter().collect()
-            } else {
-                None
-            };
-            let guard = guards.map(distinct).and_then(disjunction);
-            Wanted { call, needs, guard }
+        .filter(|(_, _, alternatives)| is_ready(alternatives))
+        .map(|(call, needs, alternatives)| Wanted {
+            call,
+            needs,
+            guard: any(alternatives),
         });
     // What a forward pass over the same rows gives too is no call of its own.
-    let (running, others): (Vec<_>, Vec<_>) = ready.partition(|wanted| wanted.call.runs_model);
-    let mut merged: Vec<Wanted> = running;
+    let (mut merged, others): (Vec<_>, Vec<_>) = ready.partition(|wanted| wanted.call.runs_model);
     for wanted in others {
         let of_all = |other: &&mut Wanted| other.guard.is_none() && wanted.call.is_in(&other.call);
         match merged.iter_mut().find(of_all) {
@@ -189,14 +236,92 @@ pub(super) fn wanted(exprs: &[Expr]) -> Vec<Wanted> {
     merged
 }
 
-fn distinct(exprs: Vec<Expr>) -> Vec<Expr> {
-    let mut kept = Vec::with_capacity(exprs.len());
-    for expr in exprs {
-        if !kept.contains(&expr) {
-            kept.push(expr);
+/// A condition under which a part of an expression is evaluated: that none of `earlier` is true,
+/// and `own` is.
+#[derive(Debug, Clone, PartialEq)]
+struct Guard {
+    earlier: Vec<Expr>,
+    own: Option<Expr>,
+}
+
+/// Conditions that all hold, the outermost first.
+type Guards = Vec<Guard>;
+
+impl Guard {
+    fn when(own: Expr) -> Self {
+        Self {
+            earlier: Vec::new(),
+            own: Some(own),
         }
     }
-    kept
+
+    fn conditions(&self) -> impl Iterator<Item = &Expr> {
+        self.earlier.iter().chain(&self.own)
+    }
+
+    /// As lazy as the expression that it comes from: `own` may fail where an earlier one holds.
+    fn into_expr(self) -> Expr {
+        let Self { earlier, own } = self;
+        if earlier.is_empty() {
+            return own.unwrap_or_else(|| lit(true));
+        }
+        let mut when_then: Vec<_> = earlier.into_iter().map(|when| (when, lit(false))).collect();
+        let otherwise = own.is_none();
+        when_then.extend(own.map(|when| (when, lit(true))));
+        case(when_then, lit(otherwise))
+    }
+}
+
+fn case(when_then: Vec<(Expr, Expr)>, otherwise: Expr) -> Expr {
+    let boxed = when_then
+        .into_iter()
+        .map(|(when, then)| (Box::new(when), Box::new(then)));
+    Expr::Case(Case::new(None, boxed.collect(), Some(Box::new(otherwise))))
+}
+
+/// Wider guards: without the conditions that `is_in_the_way`.
+fn without(guards: Guards, is_in_the_way: impl Fn(&Expr) -> bool) -> Guards {
+    let guards = guards.into_iter().map(|guard| Guard {
+        earlier: guard
+            .earlier
+            .into_iter()
+            .filter(|when| !is_in_the_way(when))
+            .collect(),
+        own: guard.own.filter(|when| !is_in_the_way(when)),
+    });
+    let says_something = |guard: &Guard| guard.conditions().next().is_some();
+    guards.filter(says_something).collect()
+}
+
+/// That all conditions hold, of which a later one may fail where an earlier one does not hold.
+fn all(conditions: Vec<Expr>) -> Expr {
+    let mut conditions = conditions.into_iter().rev();
+    let last = conditions.next().unwrap_or_else(|| lit(true));
+    conditions.fold(last, |rest, condition| {
+        case(vec![(condition, rest)], lit(false))
+    })
+}
+
+/// That one of the alternatives holds; `None` where one always does.
+fn any(alternatives: Vec<Guards>) -> Option<Expr> {
+    let mut distinct: Vec<Expr> = Vec::with_capacity(alternatives.len());
+    for guards in alternatives {
+        if guards.is_empty() {
+            return None;
+        }
+        let expr = all(guards.into_iter().map(Guard::into_expr).collect());
+        if !distinct.contains(&expr) {
+            distinct.push(expr);
+        }
+    }
+    match distinct.len() {
+        0 => None,
+        1 => distinct.pop(),
+        _ => {
+            let when_then = distinct.into_iter().map(|when| (when, lit(true)));
+            Some(case(when_then.collect(), lit(false)))
+        }
+    }
 }
 
 /// Whether an expression is a call, or a field of one, that reads no other call.
@@ -208,20 +333,39 @@ fn is_call_now(expr: &Expr) -> bool {
     scoring_call(call).is_some_and(|call| !call.args.iter().any(has_calls))
 }
 
+/// The call that an expression is, or is a field of, and what is needed of it.
+fn call_or_field(expr: &Expr) -> Option<(Call, Needs)> {
+    match expr {
+        Expr::ScalarFunction(access) if reads_field(access) => {
+            Call::of(&access.args[0], Some(&access.args[1]))
+        }
+        other => Call::of(other, None),
+    }
+}
+
+/// Whether `call` stands in an expression.
+fn holds(expr: &Expr, call: &Call) -> bool {
+    expr.exists(|expr| Ok(call_or_field(expr).is_some_and(|(found, _)| found == *call)))
+        .unwrap_or(true)
+}
+
 struct Occurrence {
     call: Call,
     needs: Needs,
-    guard: Option<Expr>,
+    guards: Guards,
 }
 
 /// Collects the innermost calls of an expression that is evaluated where all `guards` hold.
-fn visit(expr: &Expr, guards: &mut Vec<Expr>, found: &mut Vec<Occurrence>) {
-    let mut guarded = |expr: &Expr, more: Vec<Expr>, found: &mut Vec<Occurrence>| {
-        let more = more.into_iter().filter(can_be_repeated);
+fn visit(expr: &Expr, guards: &mut Guards, found: &mut Vec<Occurrence>) {
+    let mut guarded = |expr: &Expr, guard: Guard, found: &mut Vec<Occurrence>| {
         let before = guards.len();
-        guards.extend(more);
+        guards.extend(without(vec![guard], |when| !can_be_repeated(when)));
         visit(expr, guards, found);
         guards.truncate(before);
+    };
+    let always = || Guard {
+        earlier: Vec::new(),
+        own: None,
     };
     match expr {
         _ if !has_calls(expr) => {}
@@ -230,33 +374,30 @@ fn visit(expr: &Expr, guards: &mut Vec<Expr>, found: &mut Vec<Occurrence>) {
                 Some(base) => base.as_ref().clone().eq(when.clone()),
                 None => when.clone(),
             };
-            let mut earlier = Vec::new();
             if let Some(base) = &case.expr {
-                guarded(base, Vec::new(), found);
+                guarded(base, always(), found);
             }
+            let mut guard = always();
             for (when, then) in &case.when_then_expr {
-                guarded(when, earlier.clone(), found);
+                guarded(when, guard.clone(), found);
                 let condition = condition(when);
-                let mut here = earlier.clone();
-                here.push(condition.clone());
-                guarded(then, here, found);
-                earlier.push(condition.is_not_true());
+                guard.own = Some(condition.clone());
+                guarded(then, guard.clone(), found);
+                guard.own = None;
+                guard.earlier.push(condition);
             }
             if let Some(otherwise) = &case.else_expr {
-                guarded(otherwise, earlier, found);
+                guarded(otherwise, guard, found);
             }
         }
         Expr::BinaryExpr(binary) if matches!(binary.op, Operator::And | Operator::Or) => {
             let operands = split_binary(expr, binary.op);
-            let undecided = |operand: &&&Expr| {
-                let operand = (**operand).clone();
-                match binary.op {
-                    Operator::And => operand.is_not_false(),
-                    _ => operand.is_not_true(),
-                }
+            let undecided = |operand: &&Expr| match binary.op {
+                Operator::And => (*operand).clone().is_not_false(),
+                _ => (*operand).clone().is_not_true(),
             };
             let cheap = operands.iter().filter(|operand| !has_calls(operand));
-            let cheap: Vec<Expr> = cheap.map(|operand| undecided(&operand)).collect();
+            let cheap = conjunction(cheap.map(undecided)).map_or_else(always, Guard::when);
             for operand in operands {
                 guarded(operand, cheap.clone(), found);
             }
@@ -264,30 +405,37 @@ fn visit(expr: &Expr, guards: &mut Vec<Expr>, found: &mut Vec<Occurrence>) {
         Expr::AggregateFunction(function) => {
             let params = &function.params;
             let filter = params.filter.as_deref();
-            if let Some(filter) = filter {
-                guarded(filter, Vec::new(), found);
-            }
+            filter.inspect(|filter| guarded(filter, always(), found));
+            let filter = filter.cloned().map_or_else(always, Guard::when);
             let sorts = params.order_by.iter().map(|sort| &sort.expr);
             for expr in params.args.iter().chain(sorts) {
-                guarded(expr, filter.cloned().into_iter().collect(), found);
+                guarded(expr, filter.clone(), found);
             }
         }
-        Expr::ScalarFunction(function) if is_call_now(expr) => {
-            let (call, field) = match reads_field(function) {
-                true => (&function.args[0], Some(&function.args[1])),
-                false => (expr, None),
-            };
-            if let Some((call, needs)) = Call::of(call, field) {
+        Expr::WindowFunction(function) => {
+            let params = &function.params;
+            let filter = params.filter.as_deref();
+            let sorts = params.order_by.iter().map(|sort| &sort.expr);
+            for expr in params.partition_by.iter().chain(sorts).chain(filter) {
+                guarded(expr, always(), found);
+            }
+            let filter = filter.cloned().map_or_else(always, Guard::when);
+            for expr in &params.args {
+                guarded(expr, filter.clone(), found);
+            }
+        }
+        _ if is_call_now(expr) => {
+            if let Some((call, needs)) = call_or_field(expr) {
                 found.push(Occurrence {
                     call,
                     needs,
-                    guard: conjunction(guards.iter().cloned()),
+                    guards: guards.clone(),
                 });
             }
         }
         _ => {
             let children = expr.apply_children(|child| {
-                guarded(child, Vec::new(), found);
+                guarded(child, always(), found);
                 Ok(TreeNodeRecursion::Continue)
             });
             debug_assert!(children.is_ok());
@@ -305,11 +453,8 @@ pub(super) fn replace(
     // Fields first: the call within would otherwise be replaced before them.
     let replaced = expr.transform_up(|expr| {
         let by = match &expr {
-            Expr::ScalarFunction(access) if reads_field(access) => {
-                let field = Some(&access.args[1]);
-                Call::of(&access.args[0], field)
-                    .and_then(|(call, needs)| replace(&call, needs, field))
-            }
+            Expr::ScalarFunction(access) if reads_field(access) => call_or_field(&expr)
+                .and_then(|(call, needs)| replace(&call, needs, Some(&access.args[1]))),
             _ => None,
         };
         Ok(by.map_or_else(|| Transformed::no(expr), Transformed::yes))
@@ -319,4 +464,11 @@ pub(super) fn replace(
         Ok(by.map_or_else(|| Transformed::no(expr), Transformed::yes))
     })?;
     Ok(replaced.data)
+}
+
+/// Whether a call reads another one, in one expression.
+pub(super) fn has_nested_calls(expr: &Expr) -> bool {
+    let is_outer =
+        |expr: &Expr| scoring_call(expr).is_some_and(|call| call.args.iter().any(has_calls));
+    expr.exists(|expr| Ok(is_outer(expr))).unwrap_or(true)
 }

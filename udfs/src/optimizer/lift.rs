@@ -18,8 +18,12 @@ use datafusion::logical_expr::{
 };
 
 use super::HoistScores;
-use super::calls::{Call, call_of, has_calls, replace, wanted};
+use super::calls::{Call, call_of, has_calls, has_nested_calls, replace, wanted};
+use crate::functions::{BLOCKING_SUFFIX, CARRIED_PREFIX, field_name, shown_name};
 use crate::scorer::Needs;
+
+/// Columns with what a call returned: this and a number; of a field also the field's name.
+const CALL_PREFIX: &str = "__ches_";
 
 /// A plan on its way up, and what its parent expects of it.
 struct Lifted {
@@ -208,6 +212,37 @@ fn has_outer_references(expr: &Expr) -> bool {
     expr.exists(|expr| Ok(is_outer(expr))).unwrap_or(true)
 }
 
+/// Which results of a side a join passes on.
+#[derive(Clone, Copy)]
+enum Kept {
+    All,
+    /// Where a row may be NULL as a whole: those that are NULL then.
+    NullOfNulls,
+    None,
+}
+
+impl Kept {
+    fn keeps(self, held: &Held) -> bool {
+        match self {
+            Self::All => true,
+            Self::NullOfNulls => held.call.is_null_of_nulls(),
+            Self::None => false,
+        }
+    }
+}
+
+/// What a join passes on of its left and its right side.
+fn kept_results(join_type: JoinType) -> [Kept; 2] {
+    match join_type {
+        JoinType::Inner => [Kept::All, Kept::All],
+        JoinType::Left => [Kept::All, Kept::NullOfNulls],
+        JoinType::Right => [Kept::NullOfNulls, Kept::All],
+        JoinType::Full => [Kept::NullOfNulls, Kept::NullOfNulls],
+        JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => [Kept::All, Kept::None],
+        JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => [Kept::None, Kept::All],
+    }
+}
+
 /// Rewrites one plan.
 pub(super) struct Lifter<'a> {
     rule: &'a HoistScores,
@@ -236,6 +271,29 @@ impl<'a> Lifter<'a> {
         self.first_number = first_free_number(&plan)?;
         let plan = self.whole(plan)?;
         self.state_needs(plan)
+    }
+
+    /// Takes apart what another rule put together: a call within a call of one projection.
+    pub fn run_nested(mut self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        self.first_number = first_free_number(&plan)?;
+        let plan = plan.transform_up_with_subqueries(|node| {
+            let LogicalPlan::Projection(mut projection) = node else {
+                return Ok(Transformed::no(node));
+            };
+            if !projection.expr.iter().any(has_nested_calls) {
+                return Ok(Transformed::no(LogicalPlan::Projection(projection)));
+            }
+            let columns = projection.schema.columns();
+            let mut input = Lifted::of(Arc::unwrap_or_clone(projection.input));
+            let exprs = projection.expr.into_iter().map(without_alias);
+            projection.expr = exprs.collect();
+            self.make(&mut input, &mut projection.expr)?;
+            let exprs = projection.expr.into_iter().zip(&columns);
+            let exprs = exprs.map(|(expr, column)| named(expr, column)).collect();
+            let plan = Projection::try_new(exprs, Arc::new(input.plan))?;
+            Ok(Transformed::yes(LogicalPlan::Projection(plan)))
+        })?;
+        self.state_needs(plan.data)
     }
 
     /// A plan with exactly its own columns.
@@ -297,29 +355,34 @@ impl<'a> Lifter<'a> {
                     continue;
                 }
                 wanted.guard.take_if(|guard| !lifted.has_columns_of(guard));
-                let call = match &wanted.guard {
+                let mut at = lifted.held.len();
+                let call = match wanted.guard.clone() {
                     Some(guard) => wanted.call.clone().guarded(guard),
                     None => wanted.call.clone(),
                 };
-                let number = self.needs.len();
-                let name = format!("{CALL_PREFIX}{}", self.first_number + number);
-                self.needs.push(wanted.needs);
-                columns.push(call.expr(wanted.needs).alias(&name));
-                if wanted.guard.is_none() {
-                    unguarded.push((wanted.call.clone(), lifted.held.len()));
+                if let Some(known) = lifted.held.iter().position(|held| call.is_in(&held.call)) {
+                    at = known;
+                } else {
+                    let number = self.needs.len();
+                    let name = format!("{CALL_PREFIX}{}", self.first_number + number);
+                    self.needs.push(wanted.needs);
+                    columns.push(call.expr(wanted.needs).alias(&name));
+                    lifted.held.push(Held {
+                        call,
+                        column: Column::new_unqualified(name),
+                        read: Vec::new(),
+                        number,
+                    });
                 }
-                made.push((wanted.call, lifted.held.len()));
-                lifted.held.push(Held {
-                    call,
-                    column: Column::new_unqualified(name),
-                    read: Vec::new(),
-                    number,
-                });
+                if wanted.guard.is_none() {
+                    unguarded.push((wanted.call.clone(), at));
+                }
+                made.push((wanted.call, at));
             }
-            if columns.is_empty() {
+            if made.is_empty() {
                 return Ok(());
             }
-            lifted.project(columns)?;
+            lifted.project_some(columns)?;
             let at = |_: &[Held], call: &Call| {
                 let exact = made.iter().find(|(known, _)| call == known);
                 let within = || unguarded.iter().find(|(known, _)| call.is_in(known));
@@ -383,6 +446,12 @@ impl<'a> Lifter<'a> {
             })
             .collect::<Result<_>>()?;
         Ok(())
+    }
+
+    /// A value without what its metadata would say.
+    fn bare_value(&self, value: Expr) -> Expr {
+        let provenance = Arc::clone(&self.rule.provenance);
+        Expr::ScalarFunction(ScalarFunction::new_udf(provenance, vec![value]))
     }
 
     fn with_provenance(&self, value: Expr) -> Expr {
@@ -482,9 +551,7 @@ impl<'a> Lifter<'a> {
             if !says_more {
                 return value;
             }
-            let provenance = Arc::clone(&self.rule.provenance);
-            let bare = ScalarFunction::new_udf(provenance, vec![value]);
-            named(Expr::ScalarFunction(bare), &column)
+            named(self.bare_value(value), &column)
         });
         let exprs = exprs.collect();
         Ok(LogicalPlan::Projection(Projection::try_new(
@@ -606,18 +673,21 @@ impl<'a> Lifter<'a> {
         })
     }
 
-    /// A name for a column that a projection carries up. The result of a call keeps its own.
+    /// A name for a column that a projection carries up. A result of this run keeps its own.
     fn carry(&mut self, column: &Column) -> Column {
-        if column.name.starts_with(CALL_PREFIX) {
+        let is_result = |(is_text, number): (bool, usize)| !is_text && number >= self.first_number;
+        if own_number(&column.name).is_some_and(is_result) {
             return Column::new_unqualified(&column.name);
         }
-        self.new_name()
+        self.new_name(&column.name)
     }
 
-    fn new_name(&mut self) -> Column {
+    /// A new name, which tells what the column was called before.
+    fn new_name(&mut self, before: &str) -> Column {
         self.carried += 1;
         let number = self.first_number + self.carried;
-        Column::new_unqualified(format!("{CARRIED_PREFIX}{number}"))
+        let before = shown_name(before);
+        Column::new_unqualified(format!("{CARRIED_PREFIX}{number}_{before}"))
     }
 
     fn filter(&mut self, filter: Filter) -> Result<Lifted> {
@@ -688,7 +758,7 @@ impl<'a> Lifter<'a> {
         if !is_touched || matches!(expr, Expr::Column(_)) {
             return Ok(expr);
         }
-        let name = self.new_name();
+        let name = self.new_name("key");
         columns.push(named(expr, &name));
         Ok(Expr::Column(name))
     }
@@ -758,7 +828,13 @@ impl<'a> Lifter<'a> {
                 continue;
             }
             if !input.has_column(&column) && !replaced.iter().any(|(known, _)| *known == key) {
-                below.push(named(self.block(expr)?, &column));
+                // Of a CASE of scores DataFusion says two things about whether it may be NULL; a
+                // function of it always may.
+                let key = match self.block(expr)? {
+                    column @ Expr::Column(_) => column,
+                    computed => self.bare_value(computed),
+                };
+                below.push(named(key, &column));
             }
             replaced.push((key, Expr::Column(column)));
         }
@@ -883,20 +959,17 @@ impl<'a> Lifter<'a> {
             }
         }
 
+        // A mark is named after the relation that all columns of its side come from.
+        match join_type {
+            JoinType::LeftMark => one_relation(&mut right, [&mut right_on, &mut conditions])?,
+            JoinType::RightMark => one_relation(&mut left, [&mut left_on, &mut conditions])?,
+            _ => {}
+        }
         let pending = [left.pending, right.pending].concat();
-        let (keeps_left, keeps_right) = match join_type {
-            JoinType::Inner => (true, true),
-            JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti => (true, false),
-            JoinType::Right | JoinType::RightSemi | JoinType::RightAnti => (false, true),
-            JoinType::Full | JoinType::LeftMark | JoinType::RightMark => (false, false),
-        };
+        let [of_left, of_right] = kept_results(join_type);
         let mut held = Vec::new();
-        if keeps_left {
-            held.extend(left.held);
-        }
-        if keeps_right {
-            held.extend(right.held);
-        }
+        held.extend(left.held.into_iter().filter(|held| of_left.keeps(held)));
+        held.extend(right.held.into_iter().filter(|held| of_right.keeps(held)));
         let plan = Join::try_new(
             Arc::new(left.plan),
             Arc::new(right.plan),
@@ -1003,12 +1076,7 @@ fn first_free_number(plan: &LogicalPlan) -> Result<usize> {
     let mut free = 0;
     plan.apply_with_subqueries(|node| {
         for field in node.schema().fields() {
-            let name = field.name();
-            let number = name
-                .strip_prefix(CARRIED_PREFIX)
-                .or_else(|| name.strip_prefix(CALL_PREFIX))
-                .and_then(|rest| rest.split('_').next());
-            if let Some(number) = number.and_then(|number| number.parse::<usize>().ok()) {
+            if let Some((_, number)) = own_number(field.name()) {
                 free = free.max(number + 1);
             }
         }
@@ -1017,17 +1085,50 @@ fn first_free_number(plan: &LogicalPlan) -> Result<usize> {
     Ok(free)
 }
 
-/// Columns with what a call returned: this and a number; of a field also the field's name.
-const CALL_PREFIX: &str = "__ches_";
-/// Columns that a call further up will read.
-const CARRIED_PREFIX: &str = "__ches_text_";
-const BLOCKING_SUFFIX: &str = crate::functions::BLOCKING_SUFFIX;
+/// The number in a name that this rule gave, and whether it is that of a text.
+fn own_number(name: &str) -> Option<(bool, usize)> {
+    let text = name.strip_prefix(CARRIED_PREFIX);
+    let rest = text.or_else(|| name.strip_prefix(CALL_PREFIX))?;
+    let number = rest.split('_').next()?.parse::<u32>().ok()?;
+    Some((text.is_some(), number as usize))
+}
 
-fn field_name(field: &Expr) -> String {
-    match field {
-        Expr::Literal(name, _) => name.to_string(),
-        other => other.schema_name().to_string(),
+/// Names every column of a side after the one relation that its own columns are of.
+fn one_relation<const N: usize>(side: &mut Lifted, readers: [&mut Vec<Expr>; N]) -> Result<()> {
+    let relations = side
+        .schema
+        .columns()
+        .into_iter()
+        .map(|column| column.relation);
+    let relations: Vec<_> = relations.collect();
+    let Some(relation) = relations.first().cloned().flatten() else {
+        return Ok(());
+    };
+    let is_other = |column: &Column| column.relation.as_ref() != Some(&relation);
+    if relations.iter().any(|of| of.as_ref() != Some(&relation))
+        || !side.plan.schema().columns().iter().any(is_other)
+    {
+        return Ok(());
     }
+    let of_relation = |column: &Column| Column::new(Some(relation.clone()), &column.name);
+    let columns = side.plan.schema().columns().into_iter();
+    let exprs = columns.map(|column| {
+        let name = of_relation(&column);
+        named(Expr::Column(column), &name)
+    });
+    let exprs = exprs.collect();
+    let before: Vec<Column> = side.plan.schema().columns();
+    let input = Arc::new(std::mem::take(&mut side.plan));
+    side.plan = LogicalPlan::Projection(Projection::try_new(exprs, input)?);
+    for exprs in readers {
+        for expr in exprs {
+            *expr = substitute(std::mem::take(expr), |column| {
+                let is_moved = before.contains(column) && is_other(column);
+                is_moved.then(|| Expr::Column(of_relation(column)))
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn filtered(input: Lifted, predicate: Expr) -> Result<Lifted> {

@@ -78,7 +78,8 @@ impl OptimizerRule for HoistScores {
         let plan = Lifter::new(self, &provenance).run(plan)?;
         // Texts are not carried further up than to the call that reads them.
         let trimmed = OptimizeProjections::new().rewrite(plan, config)?;
-        Ok(Transformed::yes(trimmed.data))
+        let plan = Lifter::new(self, &provenance).run_nested(trimmed.data)?;
+        Ok(Transformed::yes(plan))
     }
 }
 
