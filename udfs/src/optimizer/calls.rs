@@ -71,7 +71,9 @@ impl Call {
     /// The same call for fewer rows: those where `guard` is true.
     pub fn guarded(mut self, guard: Expr) -> Self {
         self.guard = match self.guard {
-            Some(known) if known != guard => Some(all(vec![guard, known])),
+            Some(known) if known != guard => {
+                Some(all(vec![Guard::when(guard), Guard::when(known)]))
+            }
             _ => Some(guard),
         };
         self
@@ -258,25 +260,19 @@ impl Guard {
     fn conditions(&self) -> impl Iterator<Item = &Expr> {
         self.earlier.iter().chain(&self.own)
     }
-
-    /// As lazy as the expression that it comes from: `own` may fail where an earlier one holds.
-    fn into_expr(self) -> Expr {
-        let Self { earlier, own } = self;
-        if earlier.is_empty() {
-            return own.unwrap_or_else(|| lit(true));
-        }
-        let mut when_then: Vec<_> = earlier.into_iter().map(|when| (when, lit(false))).collect();
-        let otherwise = own.is_none();
-        when_then.extend(own.map(|when| (when, lit(true))));
-        case(when_then, lit(otherwise))
-    }
 }
 
-fn case(when_then: Vec<(Expr, Expr)>, otherwise: Expr) -> Expr {
-    let boxed = when_then
+/// Whether the first of the conditions that holds has `true`; none counts as `otherwise`.
+///
+/// Conditions after that one are not evaluated. DataFusion makes a `CASE` of truth values one of
+/// `AND` and `OR`, which evaluate all; so this is one of numbers.
+fn first_true(conditions: Vec<(Expr, bool)>, otherwise: bool) -> Expr {
+    let number = |truth: bool| Box::new(lit(i64::from(truth)));
+    let when_then = conditions
         .into_iter()
-        .map(|(when, then)| (Box::new(when), Box::new(then)));
-    Expr::Case(Case::new(None, boxed.collect(), Some(Box::new(otherwise))))
+        .map(|(when, truth)| (Box::new(when), number(truth)));
+    let case = Case::new(None, when_then.collect(), Some(number(otherwise)));
+    Expr::Case(case).gt(lit(0_i64))
 }
 
 /// Wider guards: without the conditions that `is_in_the_way`.
@@ -293,13 +289,20 @@ fn without(guards: Guards, is_in_the_way: impl Fn(&Expr) -> bool) -> Guards {
     guards.filter(says_something).collect()
 }
 
-/// That all conditions hold, of which a later one may fail where an earlier one does not hold.
-fn all(conditions: Vec<Expr>) -> Expr {
-    let mut conditions = conditions.into_iter().rev();
-    let last = conditions.next().unwrap_or_else(|| lit(true));
-    conditions.fold(last, |rest, condition| {
-        case(vec![(condition, rest)], lit(false))
-    })
+/// That all guards hold, as lazy as the expression that they come from: a condition may fail
+/// where one before it decides.
+fn all(guards: Guards) -> Expr {
+    let mut conditions = Vec::new();
+    let mut only = None;
+    for guard in guards {
+        only = match (conditions.is_empty(), guard.earlier.is_empty()) {
+            (true, true) => guard.own.clone(),
+            _ => None,
+        };
+        conditions.extend(guard.earlier.into_iter().map(|when| (when, false)));
+        conditions.extend(guard.own.map(|own| (own.is_not_true(), false)));
+    }
+    only.unwrap_or_else(|| first_true(conditions, true))
 }
 
 /// That one of the alternatives holds; `None` where one always does.
@@ -309,7 +312,7 @@ fn any(alternatives: Vec<Guards>) -> Option<Expr> {
         if guards.is_empty() {
             return None;
         }
-        let expr = all(guards.into_iter().map(Guard::into_expr).collect());
+        let expr = all(guards);
         if !distinct.contains(&expr) {
             distinct.push(expr);
         }
@@ -318,8 +321,8 @@ fn any(alternatives: Vec<Guards>) -> Option<Expr> {
         0 => None,
         1 => distinct.pop(),
         _ => {
-            let when_then = distinct.into_iter().map(|when| (when, lit(true)));
-            Some(case(when_then.collect(), lit(false)))
+            let conditions = distinct.into_iter().map(|when| (when, true));
+            Some(first_true(conditions.collect(), false))
         }
     }
 }

@@ -20,7 +20,7 @@ pub struct Coverage {
 }
 
 /// Every place that a query may put a score in.
-pub const PLACES: [&str; 27] = [
+pub const PLACES: [&str; 30] = [
     "aggregate argument",
     "aggregate filter",
     "aggregate order",
@@ -39,19 +39,22 @@ pub const PLACES: [&str; 27] = [
     "join condition",
     "join equality",
     "limit below",
+    "mark join",
     "or",
     "order by",
     "outer join condition",
     "qualify",
     "scalar subquery",
     "select",
+    "text of another",
     "union branch",
     "where",
     "window",
+    "window filter",
 ];
 
 /// Scores by the name of the column that stores their value: the call, with `@` for the relation.
-const SCORES: [(&str, &str); 8] = [
+const SCORES: [(&str, &str); 9] = [
     ("score", "ches(@prompt, @chosen, @rejected)"),
     ("swapped", "ches(@prompt, @rejected, @chosen)"),
     (
@@ -72,6 +75,10 @@ const SCORES: [(&str, &str); 8] = [
         "CAST(preference_scores(@prompt, @chosen, @rejected)['chosen_tokens'] AS DOUBLE)",
     ),
     ("normalized", "ches_normalized(@prompt, @chosen, @rejected)"),
+    (
+        "nested",
+        "log_prob(@prompt, CASE WHEN ches(@prompt, @chosen, @rejected) > 0 THEN @chosen ELSE 'aa' END)",
+    ),
 ];
 
 /// Columns that every relation has.
@@ -96,7 +103,8 @@ pub fn tables(rows: usize) -> [String; 2] {
          CASE WHEN prompt IS NOT NULL THEN CAST(-c AS DOUBLE) END AS logprob, \
          CASE WHEN prompt IS NOT NULL AND r IS NOT NULL THEN CAST(-c AS DOUBLE) END AS chosen_lp, \
          CASE WHEN prompt IS NOT NULL AND r IS NOT NULL THEN CAST(c AS DOUBLE) END AS tokens, \
-         CASE WHEN prompt IS NOT NULL THEN (r - c) / CAST(100 AS DOUBLE) END AS normalized \
+         CASE WHEN prompt IS NOT NULL THEN (r - c) / CAST(100 AS DOUBLE) END AS normalized, \
+         CASE WHEN prompt IS NOT NULL THEN CASE WHEN r > c THEN CAST(-c AS DOUBLE) ELSE -2.0 END END AS nested \
          FROM (SELECT *, CAST(length(chosen) AS BIGINT) AS c, CAST(length(rejected) AS BIGINT) AS r FROM pairs)";
     [pairs, stored.into()]
 }
@@ -216,6 +224,9 @@ impl<'a> Generator<'a> {
 
     fn score(&mut self, relation: &Relation) -> Sql {
         let (column, call) = SCORES[self.rng.usize(..SCORES.len())];
+        if column == "nested" {
+            self.used.push("text of another");
+        }
         let prefix = format!("{}.", relation.name);
         Sql {
             calling: call.replace('@', &prefix),
@@ -371,6 +382,12 @@ impl<'a> Generator<'a> {
                 self.at("scalar subquery", sql)
             }
             _ => self.predicate(relation, 2),
+        };
+        let sql = if self.one_in(3) && sql.calling.contains("(SELECT ") {
+            let or = Sql::format(&format!("({{}} OR {}.n = 1)", relation.name), &[&sql]);
+            self.at("mark join", or)
+        } else {
+            sql
         };
         self.at("where", sql)
     }
@@ -663,7 +680,8 @@ impl<'a> Generator<'a> {
             let [partition, order, argument] = [0, 0, 0].map(|_| this.number(from, 1));
             let lang = Sql::plain(format!("{}.lang", from.name));
             let partition = if this.one_in(2) { partition } else { lang };
-            let (template, parts) = match this.rng.usize(..4) {
+            let filter = this.predicate(from, 1);
+            let (template, parts) = match this.rng.usize(..5) {
                 0 => (
                     "sum({}) OVER (PARTITION BY {})",
                     vec![&argument, &partition],
@@ -673,6 +691,15 @@ impl<'a> Generator<'a> {
                     vec![&partition, &order],
                 ),
                 2 => ("percent_rank() OVER (ORDER BY {})", vec![&order]),
+                3 => {
+                    if filter.has_score {
+                        this.used.push("window filter");
+                    }
+                    (
+                        "min({}) FILTER (WHERE {}) OVER (PARTITION BY {})",
+                        vec![&argument, &filter, &partition],
+                    )
+                }
                 _ => (
                     "max({}) OVER (PARTITION BY {} ORDER BY {})",
                     vec![&argument, &partition, &order],
