@@ -200,7 +200,7 @@ impl ExecutionPlan for ScoreExec {
         let mut options = ConfigOptions::clone(context.session_config().options());
         options.extensions.insert(self.score_metrics(partition));
         let scoring = Scoring {
-            calls: self.calls.iter().map(|call| Call::new(call)).collect(),
+            calls: self.calls.iter().map(Call::new).collect(),
             schema: self.schema(),
             options: Arc::new(options),
             baseline: BaselineMetrics::new(&self.metrics, partition),

@@ -14,9 +14,11 @@ use arrow::datatypes::{DataType, Field, Fields};
 use datafusion::prelude::SessionContext;
 use support::fake_scorer;
 
-type Turns<'a> = Option<Vec<Option<(Option<&'a str>, Option<&'a str>)>>>;
+/// A role and a content.
+type Turn<'a> = (Option<&'a str>, Option<&'a str>);
+type Turns<'a> = Option<Vec<Option<Turn<'a>>>>;
 
-fn turn<'a>(role: &'a str, content: &'a str) -> Option<(Option<&'a str>, Option<&'a str>)> {
+fn turn<'a>(role: &'a str, content: &'a str) -> Option<Turn<'a>> {
     Some((Some(role), Some(content)))
 }
 
@@ -55,7 +57,7 @@ fn strings() -> ArrayRef {
 /// Conversations as a list of structs of these names, in this order.
 fn list(rows: &[Turns], names: [&str; 2], swapped: bool) -> ListArray {
     let turns: Vec<_> = rows.iter().flatten().flatten().copied().collect();
-    let column = |of: fn((Option<&str>, Option<&str>)) -> Option<String>| -> ArrayRef {
+    let column = |of: fn(Turn) -> Option<String>| -> ArrayRef {
         let cells = turns.iter().map(|turn| turn.and_then(of));
         Arc::new(cells.collect::<StringArray>())
     };
