@@ -446,25 +446,47 @@ fn visit(expr: &Expr, guards: &mut Guards, found: &mut Vec<Occurrence>) {
     }
 }
 
-/// Puts what `replace` gives in the place of each call, or of each field that is read of one.
+/// Puts what `by` gives in the place of each call, or of each field that is read of one; the
+/// innermost first.
 ///
-/// `replace` is given the call, what is needed of it, and the field if one is read.
+/// `by` is given the call, what is needed of it, and the field if one is read.
 pub(super) fn replace(
     expr: Expr,
-    mut replace: impl FnMut(&Call, Needs, Option<&Expr>) -> Option<Expr>,
+    by: &mut dyn FnMut(&Call, Needs, Option<&Expr>) -> Option<Expr>,
 ) -> Result<Expr> {
-    // Fields first: the call within would otherwise be replaced before them.
-    let replaced = expr.transform_up(|expr| {
-        let by = match &expr {
-            Expr::ScalarFunction(access) if reads_field(access) => call_or_field(&expr)
-                .and_then(|(call, needs)| replace(&call, needs, Some(&access.args[1]))),
-            _ => None,
+    let replaced = expr.transform_down(|expr| {
+        let Expr::ScalarFunction(mut function) = expr else {
+            return Ok(Transformed::no(expr));
         };
-        Ok(by.map_or_else(|| Transformed::no(expr), Transformed::yes))
-    })?;
-    let replaced = replaced.data.transform_up(|expr| {
-        let by = Call::of(&expr, None).and_then(|(call, needs)| replace(&call, needs, None));
-        Ok(by.map_or_else(|| Transformed::no(expr), Transformed::yes))
+        // A call whose field is read is not looked at on its own: its field needs less.
+        let (mut call, access) = if is_scoring_function(&function.func) {
+            (function, None)
+        } else if reads_field(&function) && scoring_call(&function.args[0]).is_some() {
+            match std::mem::take(&mut function.args[0]) {
+                Expr::ScalarFunction(call) => (call, Some(function)),
+                other => {
+                    function.args[0] = other;
+                    return Ok(Transformed::no(Expr::ScalarFunction(function)));
+                }
+            }
+        } else {
+            return Ok(Transformed::no(Expr::ScalarFunction(function)));
+        };
+        call.args = std::mem::take(&mut call.args)
+            .into_iter()
+            .map(|arg| replace(arg, by))
+            .collect::<Result<_>>()?;
+        let call = Expr::ScalarFunction(call);
+        let field = access.as_ref().map(|access| &access.args[1]);
+        let replaced = Call::of(&call, field).and_then(|(call, needs)| by(&call, needs, field));
+        let expr = replaced.unwrap_or_else(|| match access {
+            None => call,
+            Some(mut access) => {
+                access.args[0] = call;
+                Expr::ScalarFunction(access)
+            }
+        });
+        Ok(Transformed::new(expr, true, TreeNodeRecursion::Jump))
     })?;
     Ok(replaced.data)
 }

@@ -412,7 +412,7 @@ impl<'a> Lifter<'a> {
         }
         let mut columns = Vec::new();
         for expr in exprs.iter().filter(|expr| has_calls(expr)) {
-            replace(expr.clone(), |call, needs, field| {
+            replace(expr.clone(), &mut |call, needs, field| {
                 let at = find(&lifted.held, call)?;
                 let held = &mut lifted.held[at];
                 self.needs[held.number] |= needs;
@@ -436,7 +436,7 @@ impl<'a> Lifter<'a> {
         *exprs = std::mem::take(exprs)
             .into_iter()
             .map(|expr| {
-                replace(expr, |call, _, field| {
+                replace(expr, &mut |call, _, field| {
                     let held = &lifted.held[find(&lifted.held, call)?];
                     let read = held.read.iter();
                     read.filter(|(known, _)| known.as_ref() == field)
@@ -499,7 +499,7 @@ impl<'a> Lifter<'a> {
 
     /// Makes calls where they stand, synchronously.
     fn block(&self, expr: Expr) -> Result<Expr> {
-        replace(expr, |call, needs, field| {
+        replace(expr, &mut |call, needs, field| {
             let twin = self.rule.blocking.iter().find(|twin| {
                 twin.name().strip_suffix(BLOCKING_SUFFIX) == Some(call.function_name())
             })?;
