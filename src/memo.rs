@@ -180,9 +180,8 @@ impl Memo {
         let firsts: Vec<usize> = (0..keys.len()).filter(is_first).collect();
         let mut computed = 0;
         loop {
-            let missing: Vec<usize> = (0..keys.len())
-                .filter(|at| results[*at].is_none())
-                .collect();
+            let missing = firsts.iter().copied();
+            let missing: Vec<usize> = missing.filter(|at| results[*at].is_none()).collect();
             if missing.is_empty() {
                 break;
             }
