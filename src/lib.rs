@@ -15,7 +15,7 @@
 //! # }
 //! ```
 //!
-//! This crate is the model side: GGUF files, tokenizers, chat templates, and one decoder run by
+//! This crate is the model side: model files, tokenizers, chat templates, and one decoder run by
 //! candle. The SQL side is [`ches_udfs`]; between the two stands the async trait
 //! [`ches_udfs::Scorer`].
 
@@ -33,6 +33,7 @@ mod format;
 pub mod gguf;
 mod memo;
 mod model;
+pub mod model_directory;
 mod observer;
 mod plugin;
 mod score;

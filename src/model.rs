@@ -7,18 +7,18 @@ use std::time::SystemTime;
 
 use candle_core::{DType, Device};
 
-use crate::decoder::{Decoder, DecoderConfig};
+use crate::decoder::{Decoder, DecoderConfig, Weights};
 use crate::error::ModelError;
 use crate::families;
 use crate::gguf::Gguf;
+use crate::model_directory::{self, ModelDirectory};
 use crate::tokenizer::TextTokenizer;
 
-/// Which file a model was read from, so that a replaced file is noticed.
+/// Which files a model was read from, so that a replaced file is noticed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     path: PathBuf,
-    bytes: u64,
-    modified: Option<SystemTime>,
+    files: Vec<(PathBuf, u64, Option<SystemTime>)>,
     device: String,
 }
 
@@ -26,27 +26,83 @@ impl Identity {
     /// What is at `path` now, for a device setting.
     ///
     /// # Errors
-    /// When there is no model file.
+    /// When there is no model.
     pub fn of(path: &Path, device: &str) -> Result<Self, ModelError> {
-        let metadata =
-            std::fs::metadata(path).map_err(|error| ModelError::new(path, error.to_string()))?;
-        if !metadata.is_file() {
-            let found = if metadata.is_dir() {
-                "a directory"
-            } else {
-                "not a regular file"
-            };
+        let refuse = |error: std::io::Error| ModelError::new(path, error.to_string());
+        let path = model_directory::resolve(path);
+        let metadata = std::fs::metadata(&path).map_err(refuse)?;
+        let files = if metadata.is_dir() {
+            model_directory::files(&path).map_err(refuse)?
+        } else if metadata.is_file() {
+            vec![path.clone()]
+        } else {
             return Err(ModelError::new(
-                path,
-                format!("{found}; accepted: a .gguf file"),
+                &path,
+                "not a regular file; accepted: a .gguf file or a model directory",
             ));
-        }
+        };
+        let stamped = |file: PathBuf| {
+            let metadata = std::fs::metadata(&file)?;
+            Ok((file, metadata.len(), metadata.modified().ok()))
+        };
+        let files = files.into_iter().map(stamped).collect::<Result<_, _>>();
         Ok(Self {
-            path: path.to_owned(),
-            bytes: metadata.len(),
-            modified: metadata.modified().ok(),
+            path,
+            files: files.map_err(refuse)?,
             device: device.to_owned(),
         })
+    }
+}
+
+/// The files of a model.
+#[derive(Debug)]
+enum Source {
+    Gguf(Gguf),
+    Directory(ModelDirectory),
+}
+
+impl Source {
+    fn open(path: &Path) -> Result<Self, ModelError> {
+        Ok(if path.is_dir() {
+            Self::Directory(ModelDirectory::open(path)?)
+        } else {
+            Self::Gguf(Gguf::open(path)?)
+        })
+    }
+
+    fn config(&self) -> Result<DecoderConfig, ModelError> {
+        match self {
+            Self::Gguf(gguf) => families::config_from_gguf(gguf),
+            Self::Directory(directory) => families::config_from_hub(directory),
+        }
+    }
+
+    fn tokenizer(&self) -> Result<TextTokenizer, ModelError> {
+        match self {
+            Self::Gguf(gguf) => TextTokenizer::from_gguf(gguf),
+            Self::Directory(directory) => TextTokenizer::from_directory(directory),
+        }
+    }
+
+    fn chat_template(&self) -> Result<Option<String>, ModelError> {
+        Ok(match self {
+            Self::Gguf(gguf) => gguf.string("tokenizer.chat_template")?.map(str::to_owned),
+            Self::Directory(directory) => directory.chat_template.clone(),
+        })
+    }
+
+    fn fingerprint(&self) -> String {
+        match self {
+            Self::Gguf(gguf) => gguf.fingerprint(),
+            Self::Directory(directory) => directory.fingerprint(),
+        }
+    }
+
+    fn weights(&self, config: &DecoderConfig, device: &Device) -> Result<Weights, ModelError> {
+        match self {
+            Self::Gguf(gguf) => families::weights_from_gguf(gguf, config, device),
+            Self::Directory(directory) => families::weights_from_hub(directory, config, device),
+        }
     }
 }
 
@@ -60,7 +116,7 @@ pub struct Model {
     /// Its own chat template, Jinja text.
     pub chat_template: Option<String>,
     fingerprint: String,
-    gguf: Gguf,
+    source: Source,
     config: DecoderConfig,
     device: Device,
     decoder: Mutex<Option<Arc<Decoder>>>,
@@ -74,13 +130,13 @@ impl Model {
     /// # Errors
     /// When its description is missing, wrong or not supported.
     pub fn open(identity: Identity, device: Device) -> Result<Self, ModelError> {
-        let gguf = Gguf::open(&identity.path)?;
+        let source = Source::open(&identity.path)?;
         Ok(Self {
-            tokenizer: TextTokenizer::from_gguf(&gguf)?,
-            chat_template: gguf.string("tokenizer.chat_template")?.map(str::to_owned),
-            config: families::config_from_gguf(&gguf)?,
-            fingerprint: gguf.fingerprint(),
-            gguf,
+            config: source.config()?,
+            tokenizer: source.tokenizer()?,
+            chat_template: source.chat_template()?,
+            fingerprint: source.fingerprint(),
+            source,
             identity,
             device,
             decoder: Mutex::new(None),
@@ -112,7 +168,7 @@ impl Model {
         if let Some(decoder) = &*decoder {
             return Ok(Arc::clone(decoder));
         }
-        let weights = families::weights_from_gguf(&self.gguf, &self.config, &self.device)?;
+        let weights = self.source.weights(&self.config, &self.device)?;
         let read = Arc::new(Decoder::new(
             self.config.clone(),
             weights,

@@ -545,13 +545,13 @@ fn open_model(
     let Some(path) = &settings.model else {
         return Err(setting(
             "model",
-            "not set; SET ches.model = '<path>' to a .gguf file, or give --model",
+            "not set; SET ches.model = '<path>' to a .gguf file or a model directory, or give --model",
         ));
     };
     if path.contains("://") {
         return Err(setting(
             "model",
-            format!("'{path}' is a URL; accepted: the path of a .gguf file"),
+            format!("'{path}' is a URL; accepted: the path of a .gguf file or a model directory"),
         ));
     }
     let of_model = |error: crate::ModelError| setting("model", error.to_string());

@@ -11,6 +11,7 @@ use tokenizers::{AddedToken, Tokenizer};
 
 use crate::error::ModelError;
 use crate::gguf::Gguf;
+use crate::model_directory::ModelDirectory;
 
 /// `tokenizer.ggml.token_type` values (`llama_token_type` of llama.cpp).
 const CONTROL: i64 = 3;
@@ -109,6 +110,47 @@ impl TextTokenizer {
             bos,
             tokenizer,
             special,
+        })
+    }
+
+    /// The tokenizer of a model directory.
+    ///
+    /// # Errors
+    /// When `tokenizer.json` is not one, or a special token is named that it does not have.
+    pub fn from_directory(directory: &ModelDirectory) -> Result<Self, ModelError> {
+        let failed =
+            |error: tokenizers::Error| directory.refuse(format!("tokenizer.json: {error}"));
+        let mut tokenizer = Tokenizer::from_bytes(&directory.tokenizer).map_err(failed)?;
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(failed)?;
+        let added = tokenizer.get_added_tokens_decoder();
+        let mut special: Vec<(String, u32)> = added
+            .iter()
+            .filter(|(_, token)| token.special && !token.content.is_empty())
+            .map(|(id, token)| (token.content.clone(), *id))
+            .collect();
+        special.sort_by_key(|(_, id)| *id);
+        let named = |key: &str, text: Option<&str>, id: Option<u32>| match text {
+            Some(text) => match tokenizer.token_to_id(text) {
+                Some(id) => Ok(Some(id)),
+                None => Err(directory.refuse(format!(
+                    "tokenizer_config.json names the {key} '{text}', which tokenizer.json has not"
+                ))),
+            },
+            None => Ok(id.filter(|id| tokenizer.id_to_token(*id).is_some())),
+        };
+        let (names, config) = (&directory.tokenizer_config, &directory.config);
+        let bos = named("bos_token", names.bos(), config.bos())?;
+        let eos = named("eos_token", names.eos(), config.eos())?;
+        // The tokenizer's own BOS is what it puts before a text.
+        let of_nothing = tokenizer.encode_fast("", true).map_err(failed)?;
+        let adds_bos = bos.is_some() && of_nothing.get_ids().first().copied() == bos;
+        Ok(Self {
+            tokenizer,
+            special,
+            bos,
+            eos,
+            adds_bos,
         })
     }
 

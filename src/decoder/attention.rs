@@ -21,12 +21,14 @@ pub struct Segment {
 /// Attention of each segment, shape `(tokens, heads · head_dim)`.
 ///
 /// `queries` is `(tokens, heads, head_dim)`, `keys` and `values` `(tokens, kv_heads, head_dim)`;
-/// consecutive query heads share a key and value head.
+/// consecutive query heads share a key and value head. With a `window`, a query sees so many of the
+/// keys up to its own.
 pub(super) fn attend(
     queries: &Tensor,
     keys: &Tensor,
     values: &Tensor,
     segments: &[Segment],
+    window: Option<usize>,
 ) -> Result<Tensor> {
     let (_, heads, head_dim) = queries.dims3()?;
     let kv_heads = keys.dim(1)?;
@@ -54,7 +56,7 @@ pub(super) fn attend(
                 count,
                 visible,
             ))?;
-            let scores = scores.broadcast_add(&mask(count, visible, &scores)?)?;
+            let scores = scores.broadcast_add(&mask(count, visible, window, &scores)?)?;
             let weights = softmax_last_dim(&scores)?.reshape((kv_heads, group * count, visible))?;
             let output = weights
                 .matmul(&values.narrow(1, 0, visible)?.contiguous()?)?
@@ -78,14 +80,16 @@ fn context(packed: &Tensor, segment: &Segment) -> Result<Tensor> {
     Tensor::cat(&[prefix, own], 0)
 }
 
-/// Zero where the query may look, negative infinity after it. The tile's last query sees all
-/// `visible` keys.
-fn mask(queries: usize, visible: usize, like: &Tensor) -> Result<Tensor> {
+/// Zero where the query may look, negative infinity elsewhere. The tile's last query is that of the
+/// last of the `visible` keys.
+fn mask(queries: usize, visible: usize, window: Option<usize>, like: &Tensor) -> Result<Tensor> {
+    let window = window.unwrap_or(visible);
     let before = visible - queries;
     let mask: Vec<f32> = (0..queries)
         .flat_map(|query| {
             (0..visible).map(move |key| {
-                if key <= before + query {
+                let own = before + query;
+                if key <= own && own - key < window {
                     0.0
                 } else {
                     f32::NEG_INFINITY

@@ -28,6 +28,12 @@ pub struct DecoderConfig {
     pub activation: Activation,
     /// Rotary position embedding.
     pub rope: RopeConfig,
+    /// Token embeddings are multiplied by this.
+    pub embedding_scale: Option<f64>,
+    /// Queries, keys and values are cut to at most this in magnitude, before rotation.
+    pub clip_qkv: Option<f64>,
+    /// Each position attends to so many, itself included; to all before it if none.
+    pub sliding_window: Option<usize>,
 }
 
 /// Rotary position embedding over whole heads, the two halves of a head paired (as Hugging Face

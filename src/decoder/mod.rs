@@ -10,7 +10,7 @@ mod config;
 mod rope;
 
 use candle_core::{D, DType, Device, Result, Tensor};
-use candle_nn::ops::rms_norm;
+use candle_nn::ops::{layer_norm, rms_norm};
 
 pub use attention::Segment;
 pub use config::{DecoderConfig, RopeConfig};
@@ -19,18 +19,34 @@ use rope::Rope;
 /// Logits are formed for at most so many values at once.
 const LOGIT_VALUES: usize = 1 << 23;
 
+/// The parameters of a norm over the last dimension.
+#[derive(Debug)]
+pub struct Norm {
+    /// What normed values are multiplied by.
+    pub gain: Tensor,
+    /// What is then added. With it the norm is by mean and variance (LayerNorm), without it by the
+    /// root mean square (RMSNorm).
+    pub bias: Option<Tensor>,
+}
+
 /// The weights of one block. Matrices are `(out, in)`.
 #[derive(Debug)]
 pub struct Block {
-    /// Gain of the norm before attention, `(d)`.
-    pub attention_norm: Tensor,
+    /// The norm before attention, `(d)`.
+    pub attention_norm: Norm,
     /// Query, key and value projections, one below the other,
     /// `((heads + 2 kv_heads) head_dim, d)`.
     pub qkv: Tensor,
+    /// Bias of these projections, `((heads + 2 kv_heads) head_dim)`.
+    pub qkv_bias: Option<Tensor>,
+    /// The norm of each query head before rotation, `(head_dim)`.
+    pub query_norm: Option<Norm>,
+    /// The norm of each key head before rotation, `(head_dim)`.
+    pub key_norm: Option<Norm>,
     /// Output projection of attention, `(d, heads head_dim)`.
     pub output: Tensor,
-    /// Gain of the norm before the MLP, `(d)`.
-    pub mlp_norm: Tensor,
+    /// The norm before the MLP, `(d)`.
+    pub mlp_norm: Norm,
     /// Gate and up projections, one below the other, `(2 intermediate_size, d)`.
     pub gate_up: Tensor,
     /// Down projection, `(d, intermediate_size)`.
@@ -44,8 +60,8 @@ pub struct Weights {
     pub embedding: Tensor,
     /// The blocks, first to last.
     pub blocks: Vec<Block>,
-    /// Gain of the final norm, `(d)`.
-    pub final_norm: Tensor,
+    /// The final norm, `(d)`.
+    pub final_norm: Norm,
     /// Unembedding, `(V, d)`; the embedding itself where the two are tied.
     pub unembedding: Tensor,
 }
@@ -88,6 +104,9 @@ impl Decoder {
     pub fn hidden_states(&self, batch: &PackedBatch) -> Result<Tensor> {
         let tokens = Tensor::new(&batch.tokens[..], &self.device)?;
         let mut hidden = self.weights.embedding.index_select(&tokens, 0)?;
+        if let Some(scale) = self.config.embedding_scale {
+            hidden = (hidden * scale)?;
+        }
         let (cos, sin) = self.rope.at(&batch.positions, &self.device)?;
         for block in &self.weights.blocks {
             hidden = (&hidden + self.attention(block, &hidden, batch, &cos, &sin)?)?;
@@ -121,8 +140,12 @@ impl Decoder {
         &self.config
     }
 
-    fn norm(&self, hidden: &Tensor, gain: &Tensor) -> Result<Tensor> {
-        rms_norm(hidden, gain, self.config.norm_eps as f32)
+    fn norm(&self, hidden: &Tensor, norm: &Norm) -> Result<Tensor> {
+        let eps = self.config.norm_eps as f32;
+        match &norm.bias {
+            None => rms_norm(hidden, &norm.gain, eps),
+            Some(bias) => layer_norm(hidden, &norm.gain, bias, eps),
+        }
     }
 
     fn attention(
@@ -141,16 +164,30 @@ impl Decoder {
         } = self.config;
         let tokens = hidden.dim(0)?;
         let normed = self.norm(hidden, &block.attention_norm)?;
-        let qkv = normed.matmul(&block.qkv.t()?)?;
+        let mut qkv = normed.matmul(&block.qkv.t()?)?;
+        if let Some(bias) = &block.qkv_bias {
+            qkv = qkv.broadcast_add(bias)?;
+        }
+        if let Some(clip) = self.config.clip_qkv {
+            qkv = qkv.clamp(-clip, clip)?;
+        }
         let part = |first: usize, heads: usize| {
             qkv.narrow(1, first * head_dim, heads * head_dim)?
                 .contiguous()?
                 .reshape((1, tokens, heads, head_dim))
         };
-        let queries = Rope::rotate(&part(0, heads)?, cos, sin)?.squeeze(0)?;
-        let keys = Rope::rotate(&part(heads, kv_heads)?, cos, sin)?.squeeze(0)?;
+        let normed = |heads: Tensor, norm: &Option<Norm>| match norm {
+            None => Ok(heads),
+            Some(norm) => self.norm(&heads, norm),
+        };
+        let queries = normed(part(0, heads)?, &block.query_norm)?;
+        let keys = normed(part(heads, kv_heads)?, &block.key_norm)?;
+        let queries = Rope::rotate(&queries, cos, sin)?.squeeze(0)?;
+        let keys = Rope::rotate(&keys, cos, sin)?.squeeze(0)?;
         let values = part(heads + kv_heads, kv_heads)?.squeeze(0)?;
-        attention::attend(&queries, &keys, &values, &batch.segments)?.matmul(&block.output.t()?)
+        let window = self.config.sliding_window;
+        attention::attend(&queries, &keys, &values, &batch.segments, window)?
+            .matmul(&block.output.t()?)
     }
 
     fn mlp(&self, block: &Block, hidden: &Tensor) -> Result<Tensor> {

@@ -1,17 +1,15 @@
-//! Which model families are supported, and how a file describes one.
+//! GGUF files: which architectures are supported, and how their metadata describes one.
 
 use candle_core::{Device, Tensor};
 use candle_nn::Activation;
 
-use crate::decoder::{Block, DecoderConfig, RopeConfig, Weights};
+use super::MAX_LAYERS;
+use crate::decoder::{Block, DecoderConfig, Norm, RopeConfig, Weights};
 use crate::error::ModelError;
 use crate::gguf::Gguf;
 
 /// `general.architecture` values of the supported GGUF files.
 const GGUF_ARCHITECTURES: [&str; 1] = ["llama"];
-
-/// More blocks than any model has: bounds the work that a header can ask for.
-const MAX_LAYERS: usize = 4096;
 
 /// Reads the decoder configuration from a GGUF file's metadata.
 ///
@@ -91,6 +89,9 @@ pub fn config_from_gguf(gguf: &Gguf) -> Result<DecoderConfig, ModelError> {
             linear_scale: linear_scale(gguf, architecture)? as f32,
             factors: rope_factors(gguf, head_dim)?,
         },
+        embedding_scale: None,
+        clip_qkv: None,
+        sliding_window: None,
     })
 }
 
@@ -144,7 +145,12 @@ pub fn weights_from_gguf(
     let failed = |error: candle_core::Error| gguf.refuse(error.to_string());
     let matrix =
         |name: &str, rows: usize, columns: usize| gguf.tensor(name, &[rows, columns], device);
-    let gain = |name: &str| gguf.tensor(name, &[hidden_size], device);
+    let norm = |name: &str| {
+        Ok::<_, ModelError>(Norm {
+            gain: gguf.tensor(name, &[hidden_size], device)?,
+            bias: None,
+        })
+    };
     let stack = |parts: &[Tensor]| Tensor::cat(parts, 0).map_err(failed);
 
     let embedding = matrix("token_embd.weight", vocab_size, hidden_size)?;
@@ -156,14 +162,17 @@ pub fn weights_from_gguf(
             halves_from_pairs(&rows, heads, head_dim).map_err(failed)
         };
         blocks.push(Block {
-            attention_norm: gain(&name("attn_norm"))?,
+            attention_norm: norm(&name("attn_norm"))?,
             qkv: stack(&[
                 rotated("attn_q", heads)?,
                 rotated("attn_k", kv_heads)?,
                 matrix(&name("attn_v"), kv_heads * head_dim, hidden_size)?,
             ])?,
+            qkv_bias: None,
+            query_norm: None,
+            key_norm: None,
             output: matrix(&name("attn_output"), hidden_size, heads * head_dim)?,
-            mlp_norm: gain(&name("ffn_norm"))?,
+            mlp_norm: norm(&name("ffn_norm"))?,
             gate_up: stack(&[
                 matrix(&name("ffn_gate"), intermediate_size, hidden_size)?,
                 matrix(&name("ffn_up"), intermediate_size, hidden_size)?,
@@ -177,7 +186,7 @@ pub fn weights_from_gguf(
         embedding.clone()
     };
     Ok(Weights {
-        final_norm: gain("output_norm.weight")?,
+        final_norm: norm("output_norm.weight")?,
         embedding,
         blocks,
         unembedding,
