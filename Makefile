@@ -39,6 +39,8 @@ bench: build
 
 # Needs torch, transformers, gguf and pyarrow.
 goldens:
+	$(PYTHON) $(GOLDENS)/make_families.py $(GOLDENS)/families
+	$(PYTHON) $(GOLDENS)/make_templates.py $(GOLDENS)/templates.json
 	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; set -ex; \
 	$(PYTHON) $(GOLDENS)/make_rows.py "$$model" $(GOLDENS)/rows.json $(GOLDENS)/rows.golden.jsonl; \
 	$(PYTHON) $(GOLDENS)/make_scores.py "$$model" examples/data/preferences.parquet $(GOLDENS)/preferences.jsonl; \

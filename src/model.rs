@@ -58,13 +58,13 @@ impl Identity {
 #[derive(Debug)]
 enum Source {
     Gguf(Gguf),
-    Directory(ModelDirectory),
+    Directory(Box<ModelDirectory>),
 }
 
 impl Source {
     fn open(path: &Path) -> Result<Self, ModelError> {
         Ok(if path.is_dir() {
-            Self::Directory(ModelDirectory::open(path)?)
+            Self::Directory(Box::new(ModelDirectory::open(path)?))
         } else {
             Self::Gguf(Gguf::open(path)?)
         })

@@ -1,7 +1,9 @@
 //! From text to token ids.
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 
+use serde::de::IgnoredAny;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -120,7 +122,11 @@ impl TextTokenizer {
     pub fn from_directory(directory: &ModelDirectory) -> Result<Self, ModelError> {
         let failed =
             |error: tokenizers::Error| directory.refuse(format!("tokenizer.json: {error}"));
-        let mut tokenizer = Tokenizer::from_bytes(&directory.tokenizer).map_err(failed)?;
+        let syntax: Result<IgnoredAny, _> = serde_json::from_slice(&directory.tokenizer);
+        syntax.map_err(|error| directory.refuse(format!("tokenizer.json: {error}")))?;
+        let read = || Tokenizer::from_bytes(&directory.tokenizer);
+        let mut tokenizer = unpanicked(read)
+            .map_err(|reason| directory.refuse(format!("tokenizer.json: {reason}")))?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(failed)?;
         let added = tokenizer.get_added_tokens_decoder();
@@ -143,7 +149,8 @@ impl TextTokenizer {
         let bos = named("bos_token", names.bos(), config.bos())?;
         let eos = named("eos_token", names.eos(), config.eos())?;
         // The tokenizer's own BOS is what it puts before a text.
-        let of_nothing = tokenizer.encode_fast("", true).map_err(failed)?;
+        let of_nothing = unpanicked(|| tokenizer.encode_fast("", true))
+            .map_err(|reason| directory.refuse(format!("tokenizer.json: {reason}")))?;
         let adds_bos = bos.is_some() && of_nothing.get_ids().first().copied() == bos;
         Ok(Self {
             tokenizer,
@@ -157,10 +164,8 @@ impl TextTokenizer {
     /// The ids of a text; special tokens that are written out in it are taken as such.
     /// `begin` asks for the tokenizer's own BOS, if it adds one.
     pub fn encode(&self, text: &str, begin: bool) -> Result<Vec<u32>, String> {
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, false)
-            .map_err(|error| format!("the text cannot be tokenized: {error}"))?;
+        let encoding = unpanicked(|| self.tokenizer.encode_fast(text, false))
+            .map_err(|reason| format!("the text cannot be tokenized: {reason}"))?;
         let begin = self.bos.filter(|_| begin && self.adds_bos);
         Ok(begin
             .into_iter()
@@ -189,6 +194,14 @@ impl TextTokenizer {
     /// The end-of-sequence token.
     pub fn eos(&self) -> Option<u32> {
         self.eos
+    }
+}
+
+/// What the tokenizers crate answers. It panics on some tokenizers that contradict themselves.
+fn unpanicked<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match std::panic::catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("it contradicts itself".into()),
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
@@ -25,7 +25,10 @@ fn rows(family: &str, format: &str) -> Vec<Value> {
 
 /// The rows' scores, all of them in one query, or each in one of its own.
 async fn assert_rows(family: &str, format: PromptFormat, rows: &[Value], together: bool) {
-    let model = folder(family).join("model");
+    assert_model(&folder(family).join("model"), format, rows, together).await;
+}
+
+async fn assert_model(model: &Path, format: PromptFormat, rows: &[Value], together: bool) {
     let ches = Ches::new()
         .with_model(model.to_str().unwrap())
         .with_prompt_format(format)
@@ -57,7 +60,8 @@ async fn assert_rows(family: &str, format: PromptFormat, rows: &[Value], togethe
         for batch in ctx.sql(&query).await.unwrap().collect().await.unwrap() {
             let structs = batch.column(0).as_struct();
             for row in 0..batch.num_rows() {
-                let name = format!("{family}, {format:?}, row {at}, together: {together}");
+                let model = model.display();
+                let name = format!("{model}, {format:?}, row {at}, together: {together}");
                 assert_eq!(field(structs, row, "error"), Value::Null, "{name}");
                 assert_scores(&name, &rows[at], |name| field(structs, row, name));
                 at += 1;
@@ -78,5 +82,33 @@ async fn every_family_agrees_with_its_golden() {
             assert_rows(family, format, &rows, true).await;
             assert_rows(family, format, &rows, false).await;
         }
+    }
+}
+
+#[test]
+fn the_readme_lists_what_is_tested() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, table) = readme.split_once("| `model_type` | switches").unwrap();
+    let rows = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with("| `"));
+    let listed: Vec<_> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();
+    assert_eq!(listed, families::model_types());
+}
+
+/// The Hub's cache keeps revisions of a model below one folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_in_the_hubs_cache_works_by_its_path() {
+    let cache = tempfile::tempdir().unwrap();
+    let folder_of_model = cache.path().join("models--org--name");
+    let snapshot = folder_of_model.join("snapshots/0123abcd");
+    std::fs::create_dir_all(snapshot.parent().unwrap()).unwrap();
+    std::fs::create_dir_all(folder_of_model.join("refs")).unwrap();
+    std::fs::write(folder_of_model.join("refs/main"), "0123abcd").unwrap();
+    std::os::unix::fs::symlink(folder("llama").join("model"), &snapshot).unwrap();
+    let rows = rows("llama", "chat");
+    for model in [&folder_of_model, &snapshot] {
+        assert_model(model, PromptFormat::Auto, &rows, true).await;
     }
 }

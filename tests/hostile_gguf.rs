@@ -490,7 +490,7 @@ async fn no_file_at_all() {
         (Some("/dev/zero"), "/dev/zero: not a regular file"),
         (
             folder.path().to_str(),
-            "a directory; accepted: a .gguf file",
+            "no config.json; found: none of a model's files",
         ),
     ] {
         let settings = ChesSettings {

@@ -10,6 +10,9 @@ use crate::decoder::{Block, DecoderConfig, Norm, RopeConfig, Weights};
 use crate::error::ModelError;
 use crate::model_directory::ModelDirectory;
 
+/// Wider than any head: bounds what a configuration can ask for.
+const MAX_HEAD_DIM: usize = 1 << 16;
+
 /// What tells a family from a llama.
 struct Family {
     /// `model_type` of `config.json`.
@@ -211,8 +214,10 @@ fn decoder_config(config: &HubConfig) -> Result<DecoderConfig, String> {
         None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
         None => return Err(format!("{heads} heads do not divide width {hidden_size}")),
     };
-    if head_dim % 2 == 1 {
-        return Err(format!("a head width of {head_dim}; accepted: even sizes"));
+    if head_dim % 2 == 1 || head_dim > MAX_HEAD_DIM {
+        return Err(format!(
+            "a head width of {head_dim}; accepted: even sizes up to {MAX_HEAD_DIM}"
+        ));
     }
     let layers = required("num_hidden_layers", config.num_hidden_layers)?;
     if layers > MAX_LAYERS {

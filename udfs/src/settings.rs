@@ -93,7 +93,10 @@ impl Default for ChesSettings {
 }
 
 const KEYS: [(&str, &str); 7] = [
-    ("model", "The language model: a .gguf file"),
+    (
+        "model",
+        "The language model: a .gguf file or a model directory",
+    ),
     (
         "chat_template",
         "Jinja text or a file's path; overrides the model's chat template",

@@ -446,14 +446,12 @@ fn visit(expr: &Expr, guards: &mut Guards, found: &mut Vec<Occurrence>) {
     }
 }
 
+/// What to put in the place of a call, of which so much is needed, and this field if one is read.
+pub(super) type By<'a> = dyn FnMut(&Call, Needs, Option<&Expr>) -> Option<Expr> + 'a;
+
 /// Puts what `by` gives in the place of each call, or of each field that is read of one; the
 /// innermost first.
-///
-/// `by` is given the call, what is needed of it, and the field if one is read.
-pub(super) fn replace(
-    expr: Expr,
-    by: &mut dyn FnMut(&Call, Needs, Option<&Expr>) -> Option<Expr>,
-) -> Result<Expr> {
+pub(super) fn replace(expr: Expr, by: &mut By) -> Result<Expr> {
     let replaced = expr.transform_down(|expr| {
         let Expr::ScalarFunction(mut function) = expr else {
             return Ok(Transformed::no(expr));

@@ -1,0 +1,278 @@
+//! Model directories that lack something, are damaged or made to harm: an error that says what was
+//! found, no panic and no hang.
+
+mod support;
+
+use std::path::Path;
+
+use datafusion_ches::ModelScorer;
+use datafusion_ches::ches_udfs::{
+    ChesSettings, Job, Needs, PairScores, PreferencePair, Scorer, Text,
+};
+use serde_json::{Value, json};
+use support::root;
+use tempfile::TempDir;
+
+/// A copy of a family's tiny model.
+fn copy(family: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let model = root()
+        .join("tests/goldens/families")
+        .join(family)
+        .join("model");
+    for entry in std::fs::read_dir(model).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    folder
+}
+
+async fn score(folder: &Path) -> Result<PairScores, String> {
+    let settings = ChesSettings {
+        model: Some(folder.to_str().unwrap().into()),
+        ..ChesSettings::default()
+    };
+    let text = |text: &str| Text::Plain(text.into());
+    let pair = PreferencePair {
+        prompt: text("Is it safe?"),
+        chosen: text(" No."),
+        rejected: text(" Never."),
+    };
+    let scored = ModelScorer::new()
+        .score_pairs(&Job::new(settings, Needs::all()), vec![pair])
+        .await
+        .map_err(|error| error.to_string())
+        .and_then(|mut rows| rows.remove(0).map_err(|error| error.reason));
+    if let Err(error) = &scored {
+        assert!(!error.contains("panic"), "{error}");
+    }
+    scored
+}
+
+fn edit(folder: &TempDir, file: &str, change: impl FnOnce(&mut Value)) {
+    let path = folder.path().join(file);
+    let mut json: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(&mut json);
+    std::fs::write(path, json.to_string()).unwrap();
+}
+
+async fn assert_refused(folder: &TempDir, says: &str) {
+    let found = score(folder.path()).await;
+    let error = found.expect_err(says);
+    assert!(error.contains(says), "'{error}' does not say '{says}'");
+}
+
+#[tokio::test]
+async fn as_they_should_be() {
+    for family in ["llama", "qwen3"] {
+        score(copy(family).path()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn files_that_are_missing() {
+    for (file, says) in [
+        (
+            "config.json",
+            "no config.json; found: chat_template.jinja, model.safetensors",
+        ),
+        ("tokenizer.json", "no tokenizer.json"),
+        ("model.safetensors", "no model.safetensors; found: "),
+    ] {
+        let folder = copy("llama");
+        std::fs::remove_file(folder.path().join(file)).unwrap();
+        assert_refused(&folder, says).await;
+    }
+    let folder = copy("qwen3");
+    std::fs::remove_file(folder.path().join("model-00002-of-00002.safetensors")).unwrap();
+    assert_refused(
+        &folder,
+        "names 'model-00002-of-00002.safetensors', which is missing",
+    )
+    .await;
+    let empty = tempfile::tempdir().unwrap();
+    assert_refused(&empty, "found: none of a model's files").await;
+}
+
+#[tokio::test]
+async fn configurations_that_do_not_fit() {
+    let changes: [(&str, Value, &str); 15] = [
+        (
+            "model_type",
+            json!("bert"),
+            "model_type 'bert'; supported: llama, olmo, gemma",
+        ),
+        (
+            "hidden_size",
+            json!(33),
+            "tensor model.embed_tokens.weight has shape [320, 32]",
+        ),
+        ("hidden_size", json!(0), "hidden_size is 0"),
+        ("hidden_size", json!(-1), "config.json"),
+        ("vocab_size", json!(u64::MAX), "vocab_size is"),
+        ("num_hidden_layers", json!(3), "no tensor model.layers.2"),
+        (
+            "num_hidden_layers",
+            json!(1_000_000_000),
+            "accepted: up to 4096",
+        ),
+        (
+            "num_attention_heads",
+            json!(5),
+            "5 heads do not share 2 key heads",
+        ),
+        ("head_dim", json!(7), "a head width of 7"),
+        (
+            "head_dim",
+            json!(4_000_000_000u64),
+            "a head width of 4000000000",
+        ),
+        (
+            "hidden_act",
+            json!("relu"),
+            "hidden_act 'relu'; supported: silu",
+        ),
+        ("rms_norm_eps", json!(-1.0), "rms_norm_eps is -1"),
+        (
+            "mlp_bias",
+            json!(true),
+            "mlp_bias is true; not supported for model_type 'llama'",
+        ),
+        ("attention_bias", json!(true), "attention_bias is true"),
+        (
+            "rope_parameters",
+            json!({"rope_type": "yarn", "factor": 4.0}),
+            "rope scaling 'yarn'; supported: default, linear, llama3",
+        ),
+    ];
+    for (field, value, says) in changes {
+        let folder = copy("llama");
+        edit(&folder, "config.json", |config| config[field] = value);
+        assert_refused(&folder, says).await;
+    }
+    let folder = copy("llama");
+    edit(&folder, "tokenizer_config.json", |config| {
+        config["bos_token"] = json!("<none>")
+    });
+    assert_refused(
+        &folder,
+        "the bos_token '<none>', which tokenizer.json has not",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn files_made_to_harm() {
+    for (file, content, says) in [
+        ("config.json", "[".repeat(1 << 20), "config.json"),
+        ("config.json", "{\"x\":".repeat(1 << 16), "config.json"),
+        ("config.json", "null".into(), "config.json"),
+        ("config.json", String::new(), "EOF"),
+        ("tokenizer.json", "{}".into(), "tokenizer.json"),
+        (
+            "tokenizer.json",
+            "{\"a\":".repeat(1 << 16),
+            "tokenizer.json",
+        ),
+        (
+            "tokenizer_config.json",
+            "{\"chat_template\": ".repeat(1 << 16),
+            "recursion limit",
+        ),
+        ("model.safetensors", String::new(), "llama"),
+        ("model.safetensors", "x".repeat(100), "llama"),
+    ] {
+        let folder = copy("llama");
+        std::fs::write(folder.path().join(file), content).unwrap();
+        let error = score(folder.path()).await.expect_err(file);
+        assert!(error.contains(says) || says == "llama", "{file}: {error}");
+    }
+    // Larger than any description: not read.
+    let folder = copy("llama");
+    let large = std::fs::File::create(folder.path().join("config.json")).unwrap();
+    large.set_len(1 << 40).unwrap();
+    assert_refused(&folder, "bytes; accepted: up to").await;
+    // An index that leads out of the directory.
+    for name in [
+        "../../x.safetensors",
+        "/etc/x.safetensors",
+        "x.bin",
+        "",
+        "a/b.safetensors",
+    ] {
+        let folder = copy("qwen3");
+        edit(&folder, "model.safetensors.index.json", |index| {
+            index["weight_map"]["model.norm.weight"] = json!(name);
+        });
+        let says = "accepted: .safetensors files of the same directory";
+        assert_refused(&folder, says).await;
+    }
+}
+
+/// A safetensors file of that header, with so many bytes of data.
+fn safetensors(header: &Value, data: usize) -> Vec<u8> {
+    let header = header.to_string();
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.resize(bytes.len() + data, 0);
+    bytes
+}
+
+#[tokio::test]
+async fn weights_made_to_harm() {
+    let tensor = |shape: &[u64], offsets: [u64; 2]| json!({"dtype": "F32", "shape": shape, "data_offsets": offsets});
+    let files = [
+        // Overlapping, beyond the end, backwards, of a size that overflows.
+        json!({"a": tensor(&[2], [0, 8]), "b": tensor(&[2], [4, 12])}),
+        json!({"a": tensor(&[2], [0, 1 << 60])}),
+        json!({"a": tensor(&[2], [8, 0])}),
+        json!({"a": tensor(&[u64::MAX, u64::MAX], [0, 8])}),
+        json!({"a": tensor(&[1 << 62, 4], [0, 0])}),
+        json!({"a": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}}),
+    ];
+    for header in files {
+        let folder = copy("llama");
+        let file = folder.path().join("model.safetensors");
+        std::fs::write(file, safetensors(&header, 16)).unwrap();
+        assert!(score(folder.path()).await.is_err(), "{header}");
+    }
+    let mut header_only = u64::MAX.to_le_bytes().to_vec();
+    header_only.extend(b"{}");
+    let folder = copy("llama");
+    std::fs::write(folder.path().join("model.safetensors"), header_only).unwrap();
+    assert!(score(folder.path()).await.is_err());
+}
+
+/// Bytes of the descriptions and of the weights' header changed at random, with a seed: scores, or
+/// an error.
+#[tokio::test]
+async fn bytes_changed() {
+    let mut seed = 1u64;
+    let mut random = |below: usize| {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % below
+    };
+    let mut refused = 0;
+    let tries = 400;
+    for _ in 0..tries {
+        let folder = copy("gemma");
+        let files = [
+            "config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "model.safetensors",
+        ];
+        let file = folder.path().join(files[random(files.len())]);
+        let mut bytes = std::fs::read(&file).unwrap();
+        let within = bytes.len().min(2500);
+        for _ in 0..=random(3) {
+            bytes[random(within)] = random(256) as u8;
+        }
+        std::fs::write(&file, bytes).unwrap();
+        refused += usize::from(score(folder.path()).await.is_err());
+    }
+    println!("{refused} of {tries} were refused");
+    assert!(refused > tries / 4 && refused < tries);
+}
