@@ -1,13 +1,13 @@
 //! Random queries with scores in random places give what they give over a table that has the
 //! scores as columns.
 //!
-//! `CHES_SEED` repeats a run, `CHES_QUERIES` is their number.
+//! `CHES_SEED` makes other queries than the usual ones, `CHES_QUERIES` is their number. A failure
+//! names the seed that makes its query alone.
 
 mod support;
 
 use std::fmt::Display;
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
@@ -69,8 +69,7 @@ fn listed<T: Display>(items: impl IntoIterator<Item = T>) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_queries_agree_with_stored_scores() {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let seed: u64 = setting("CHES_SEED", now.as_millis() as u64);
+    let seed: u64 = setting("CHES_SEED", 2026);
     let queries: u64 = setting("CHES_QUERIES", 2000);
     println!("CHES_SEED={seed} CHES_QUERIES={queries}");
 
