@@ -202,7 +202,7 @@ impl Formatter for Spaced {
         to: &mut W,
         first: bool,
     ) -> io::Result<()> {
-        if first { Ok(()) } else { to.write_all(b", ") }
+        self.begin_array_value(to, first)
     }
 
     fn begin_object_value<W: io::Write + ?Sized>(&mut self, to: &mut W) -> io::Result<()> {

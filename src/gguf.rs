@@ -14,6 +14,7 @@ use candle_core::{Device, Tensor};
 use memmap2::Mmap;
 
 use crate::error::ModelError;
+use crate::weights::finite_f32;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
@@ -231,14 +232,7 @@ impl Gguf {
             ggml_file::qtensor_from_ggml(info.dtype, raw, info.shape.clone(), &Device::Cpu)
                 .map_err(refuse)?;
         let tensor = quantised.dequantize(&Device::Cpu).map_err(refuse)?;
-        let sum = tensor
-            .abs()
-            .and_then(|tensor| tensor.sum_all()?.to_scalar::<f32>())
-            .map_err(refuse)?;
-        if !sum.is_finite() {
-            return Err(self.refuse(format!("tensor {name} holds values that are not finite")));
-        }
-        tensor.to_device(device).map_err(refuse)
+        finite_f32(&tensor, device).map_err(refuse)
     }
 }
 

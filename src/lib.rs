@@ -40,6 +40,7 @@ mod score;
 mod scorer;
 mod sequence;
 mod tokenizer;
+mod weights;
 
 pub use ches_udfs;
 pub use ches_udfs::{ChesSettings, OnError, PromptFormat};

@@ -271,10 +271,9 @@ impl Memo {
     fn remember(&self, found: impl Iterator<Item = (Key, ModelScores)>, most_bytes: usize) {
         let mut state = self.lock();
         for (key, scores) in found {
-            let mut entry = state.entries.pop(&key).unwrap_or_default();
-            if entry.gives() != Needs::empty() {
-                state.bytes -= entry.bytes();
-            }
+            let known = state.entries.pop(&key);
+            state.bytes -= known.as_ref().map_or(0, ModelScores::bytes);
+            let mut entry = known.unwrap_or_default();
             entry.add(scores);
             state.bytes += entry.bytes();
             state.entries.put(key, entry);

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use candle_core::safetensors::MmapedSafetensors;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::ModelError;
 use crate::families::HubConfig;
+use crate::weights::finite_f32;
 
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
@@ -242,7 +243,7 @@ impl ModelDirectory {
     /// A tensor as f32 on the device.
     ///
     /// # Errors
-    /// When it is missing, has another shape, or is not of floating-point numbers.
+    /// When it is missing, has another shape, or is not of finite floating-point numbers.
     pub fn tensor(
         &self,
         name: &str,
@@ -266,10 +267,7 @@ impl ModelDirectory {
                 stored.dtype().as_str()
             )));
         }
-        stored
-            .to_dtype(DType::F32)
-            .and_then(|tensor| tensor.to_device(device))
-            .map_err(failed)
+        finite_f32(&stored, device).map_err(failed)
     }
 }
 

@@ -1,14 +1,14 @@
 //! Model directories that lack something, are damaged or made to harm: an error that says what was
 //! found, no panic and no hang.
 
+#[path = "support/one_pair.rs"]
+mod one_pair;
 mod support;
 
 use std::path::Path;
 
-use datafusion_ches::ModelScorer;
-use datafusion_ches::ches_udfs::{
-    ChesSettings, Job, Needs, PairScores, PreferencePair, Scorer, Text,
-};
+use datafusion_ches::ches_udfs::PairScores;
+use one_pair::score_one;
 use serde_json::{Value, json};
 use support::root;
 use tempfile::TempDir;
@@ -28,25 +28,7 @@ fn copy(family: &str) -> TempDir {
 }
 
 async fn score(folder: &Path) -> Result<PairScores, String> {
-    let settings = ChesSettings {
-        model: Some(folder.to_str().unwrap().into()),
-        ..ChesSettings::default()
-    };
-    let text = |text: &str| Text::Plain(text.into());
-    let pair = PreferencePair {
-        prompt: text("Is it safe?"),
-        chosen: text(" No."),
-        rejected: text(" Never."),
-    };
-    let scored = ModelScorer::new()
-        .score_pairs(&Job::new(settings, Needs::all()), vec![pair])
-        .await
-        .map_err(|error| error.to_string())
-        .and_then(|mut rows| rows.remove(0).map_err(|error| error.reason));
-    if let Err(error) = &scored {
-        assert!(!error.contains("panic"), "{error}");
-    }
-    scored
+    score_one(folder, ["Is it safe?", " No.", " Never."]).await
 }
 
 fn edit(folder: &TempDir, file: &str, change: impl FnOnce(&mut Value)) {
@@ -241,6 +223,18 @@ async fn weights_made_to_harm() {
     let folder = copy("llama");
     std::fs::write(folder.path().join("model.safetensors"), header_only).unwrap();
     assert!(score(folder.path()).await.is_err());
+}
+
+/// Weights that are not finite are refused by name, as in a GGUF file.
+#[tokio::test]
+async fn weights_that_are_not_finite() {
+    let folder = copy("llama");
+    let file = folder.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(file, bytes).unwrap();
+    assert_refused(&folder, "values that are not finite").await;
 }
 
 /// Bytes of the descriptions and of the weights' header changed at random, with a seed: scores, or

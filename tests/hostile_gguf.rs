@@ -1,6 +1,8 @@
 //! Model files that are cut, damaged or made to harm: an error that says what was found, no
 //! panic, no hang, and no allocation that the file's own size does not explain.
 
+#[path = "support/one_pair.rs"]
+mod one_pair;
 #[path = "support/tiny_gguf.rs"]
 mod tiny_gguf;
 
@@ -12,6 +14,7 @@ use datafusion_ches::ModelScorer;
 use datafusion_ches::ches_udfs::{
     ChesSettings, Job, Needs, PairScores, PreferencePair, Scorer, Text,
 };
+use one_pair::score_one;
 use tiny_gguf::{GgufFile, Tensor, Value, tiny_llama};
 
 /// Counts the bytes that are allocated, and the most that ever were.
@@ -45,25 +48,7 @@ const PEAK_ACCEPTED: usize = 128 << 20;
 /// Scores one pair with the file; `Err` is what the query would say.
 async fn score(path: &Path, bytes: &[u8]) -> Result<PairScores, String> {
     std::fs::write(path, bytes).unwrap();
-    let settings = ChesSettings {
-        model: Some(path.to_str().unwrap().into()),
-        ..ChesSettings::default()
-    };
-    let text = |text: &str| Text::Plain(text.into());
-    let pair = PreferencePair {
-        prompt: text("a b"),
-        chosen: text(" yes"),
-        rejected: text(" no"),
-    };
-    // A scorer of its own: the files differ faster than their times do.
-    let scored = ModelScorer::new()
-        .score_pairs(&Job::new(settings.clone(), Needs::all()), vec![pair])
-        .await
-        .map_err(|error| error.to_string())
-        .and_then(|mut rows| rows.remove(0).map_err(|error| error.reason));
-    if let Err(error) = &scored {
-        assert!(!error.contains("panic"), "{error}");
-    }
+    let scored = score_one(path, ["a b", " yes", " no"]).await;
     let peak = PEAK.load(Ordering::Relaxed);
     assert!(peak <= PEAK_ACCEPTED, "{peak} bytes were allocated");
     scored

@@ -3,7 +3,6 @@
 use candle_core::{Device, Tensor};
 use candle_nn::Activation;
 
-use super::MAX_LAYERS;
 use crate::decoder::{Block, DecoderConfig, Norm, RopeConfig, Weights};
 use crate::error::ModelError;
 use crate::gguf::Gguf;
@@ -29,23 +28,13 @@ pub fn config_from_gguf(gguf: &Gguf) -> Result<DecoderConfig, ModelError> {
 
     let hidden_size = size("embedding_length")?;
     let heads = size("attention.head_count")?;
-    let kv_heads = match count("attention.head_count_kv")? {
-        None => heads,
-        Some(kv_heads) if kv_heads > 0 && heads.is_multiple_of(kv_heads) => kv_heads,
-        Some(kv_heads) => {
-            return Err(gguf.refuse(format!("{heads} heads do not share {kv_heads} key heads")));
-        }
-    };
-    let head_dim = match count("attention.key_length")? {
-        Some(head_dim) => head_dim,
-        None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
-        None => {
-            return Err(gguf.refuse(format!("{heads} heads do not divide width {hidden_size}")));
-        }
-    };
-    if head_dim == 0 || head_dim % 2 == 1 {
-        return Err(gguf.refuse(format!("a head width of {head_dim}; accepted: even sizes")));
-    }
+    let (kv_heads, head_dim) = super::key_heads_and_width(
+        hidden_size,
+        heads,
+        count("attention.head_count_kv")?,
+        count("attention.key_length")?,
+    )
+    .map_err(|reason| gguf.refuse(reason))?;
     let value_dim = count("attention.value_length")?.unwrap_or(head_dim);
     let rotated = count("rope.dimension_count")?.unwrap_or(head_dim);
     if value_dim != head_dim || rotated != head_dim {
@@ -54,10 +43,8 @@ pub fn config_from_gguf(gguf: &Gguf) -> Result<DecoderConfig, ModelError> {
              rotated; supported: all equal"
         )));
     }
-    let layers = size("block_count")?;
-    if layers > MAX_LAYERS {
-        return Err(gguf.refuse(format!("{layers} blocks; accepted: up to {MAX_LAYERS}")));
-    }
+    let layers =
+        super::bounded_layers(size("block_count")?).map_err(|reason| gguf.refuse(reason))?;
     if let Some(experts) = count("expert_count")?
         && experts > 0
     {

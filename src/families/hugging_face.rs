@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::Activation;
 use serde::Deserialize;
 
-use super::MAX_LAYERS;
+use super::{bounded_layers, key_heads_and_width};
 use crate::decoder::{Block, DecoderConfig, Norm, RopeConfig, Weights};
 use crate::error::ModelError;
 use crate::model_directory::ModelDirectory;
@@ -205,24 +205,18 @@ fn decoder_config(config: &HubConfig) -> Result<DecoderConfig, String> {
     let family = config.family()?;
     let hidden_size = required("hidden_size", config.hidden_size)?;
     let heads = required("num_attention_heads", config.num_attention_heads)?;
-    let kv_heads = config.num_key_value_heads.unwrap_or(heads);
-    if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-        return Err(format!("{heads} heads do not share {kv_heads} key heads"));
-    }
-    let head_dim = match config.head_dim {
-        Some(head_dim) => required("head_dim", Some(head_dim))?,
-        None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
-        None => return Err(format!("{heads} heads do not divide width {hidden_size}")),
-    };
-    if head_dim % 2 == 1 || head_dim > MAX_HEAD_DIM {
+    let (kv_heads, head_dim) = key_heads_and_width(
+        hidden_size,
+        heads,
+        config.num_key_value_heads,
+        config.head_dim,
+    )?;
+    if head_dim > MAX_HEAD_DIM {
         return Err(format!(
             "a head width of {head_dim}; accepted: even sizes up to {MAX_HEAD_DIM}"
         ));
     }
-    let layers = required("num_hidden_layers", config.num_hidden_layers)?;
-    if layers > MAX_LAYERS {
-        return Err(format!("{layers} blocks; accepted: up to {MAX_LAYERS}"));
-    }
+    let layers = bounded_layers(required("num_hidden_layers", config.num_hidden_layers)?)?;
     for (name, asked) in [
         ("mlp_bias", config.mlp_bias),
         (

@@ -9,6 +9,36 @@ pub use hugging_face::{HubConfig, config_from_hub, model_types, weights_from_hub
 /// More blocks than any model has: bounds the work that a header can ask for.
 const MAX_LAYERS: usize = 4096;
 
+/// The number of key heads and the width of a head, where a file may leave out either.
+fn key_heads_and_width(
+    hidden_size: usize,
+    heads: usize,
+    kv_heads: Option<usize>,
+    head_dim: Option<usize>,
+) -> Result<(usize, usize), String> {
+    let kv_heads = kv_heads.unwrap_or(heads);
+    if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+        return Err(format!("{heads} heads do not share {kv_heads} key heads"));
+    }
+    let head_dim = match head_dim {
+        Some(head_dim) => head_dim,
+        None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
+        None => return Err(format!("{heads} heads do not divide width {hidden_size}")),
+    };
+    if head_dim == 0 || head_dim % 2 == 1 {
+        return Err(format!("a head width of {head_dim}; accepted: even sizes"));
+    }
+    Ok((kv_heads, head_dim))
+}
+
+/// A number of blocks, if a model may have so many.
+fn bounded_layers(layers: usize) -> Result<usize, String> {
+    if layers > MAX_LAYERS {
+        return Err(format!("{layers} blocks; accepted: up to {MAX_LAYERS}"));
+    }
+    Ok(layers)
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use datafusion::config::{ConfigEntry, ConfigExtension, ExtensionOptions};
+use datafusion::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions};
 use datafusion::error::{DataFusionError, Result};
 
 /// What a row error does (`ches.on_error`).
@@ -121,6 +121,15 @@ const KEYS: [(&str, &str); 7] = [
 ];
 
 impl ChesSettings {
+    /// The settings among a session's options; the defaults where it has none.
+    pub(crate) fn of(options: &ConfigOptions) -> Self {
+        options
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .unwrap_or_default()
+    }
+
     /// Sets one key, given without the prefix.
     ///
     /// # Errors

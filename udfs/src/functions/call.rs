@@ -2,8 +2,9 @@
 //! to.
 //!
 //! Their first argument is a literal that names what is needed ([`Needs`]), the second a condition
-//! on the rows that are scored (others are NULL), the rest are text columns. What is scored is a [`Kind`]; each kind has an asynchronous function, which plans
-//! use, and a synchronous twin for the places where an asynchronous one cannot stand.
+//! on the rows that are scored (others are NULL), the rest are text columns. What is scored is a
+//! [`Kind`]; each kind has an asynchronous function, which plans use, and a synchronous twin for the
+//! places where an asynchronous one cannot stand.
 
 use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
@@ -11,7 +12,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef};
-use arrow::datatypes::{DataType, Fields};
+use arrow::datatypes::{DataType, Field, Fields};
 use async_trait::async_trait;
 use datafusion::common::{ScalarValue, exec_datafusion_err, internal_err};
 use datafusion::error::Result;
@@ -56,6 +57,12 @@ pub(super) trait Kind: Debug + Send + Sync + 'static {
     ) -> Result<Vec<Result<Self::Scores, RowError>>, ScorerError>;
 
     fn to_array(rows: Vec<Outcome<Self::Scores>>) -> Result<ArrayRef>;
+}
+
+/// Fields of these names and types, each of which may be NULL.
+pub(super) fn nullable<const N: usize>(fields: [(&str, DataType); N]) -> Fields {
+    let field = |(name, data_type)| Field::new(name, data_type, true);
+    fields.into_iter().map(field).collect()
 }
 
 /// What a needs literal says.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int32Array, StringArray, StructArray};
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, Field, Fields};
+use arrow::datatypes::{DataType, Fields};
 use async_trait::async_trait;
 use datafusion::error::Result;
 
-use super::call::Kind;
+use super::call::{Kind, nullable};
 use super::request::Outcome;
 use crate::implicit_prompt;
 use crate::scorer::{
@@ -37,7 +37,7 @@ impl Kind for Pair {
 
     /// The struct of `preference_scores`.
     fn fields() -> Fields {
-        [
+        nullable([
             ("ches", DataType::Float64),
             ("ches_normalized", DataType::Float64),
             ("last_hidden_similarity", DataType::Float64),
@@ -49,10 +49,7 @@ impl Kind for Pair {
             ("rejected_tokens", DataType::Int32),
             ("truncated", DataType::Boolean),
             ("error", DataType::Utf8),
-        ]
-        .into_iter()
-        .map(|(name, data_type)| Field::new(name, data_type, true))
-        .collect()
+        ])
     }
 
     /// `error` tells of all that the call needs.

@@ -190,10 +190,7 @@ fn job(args: &ScalarFunctionArgs) -> Result<Job> {
     };
     let extensions = &args.config_options.extensions;
     Ok(Job {
-        settings: extensions
-            .get::<ChesSettings>()
-            .cloned()
-            .unwrap_or_default(),
+        settings: ChesSettings::of(&args.config_options),
         needs,
         metrics: extensions
             .get::<ScoreMetrics>()

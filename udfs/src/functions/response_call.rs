@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Fields};
 use async_trait::async_trait;
 use datafusion::error::Result;
 
-use super::call::Kind;
+use super::call::{Kind, nullable};
 use super::pair_call::response;
 use super::request::Outcome;
 use crate::scorer::{
@@ -39,14 +39,11 @@ impl Kind for Response {
 
     fn fields() -> Fields {
         let embedding = DataType::Struct(embedding_fields());
-        [
+        nullable([
             ("log_prob", DataType::Float64),
             (EMBEDDING, embedding),
             ("error", DataType::Utf8),
-        ]
-        .into_iter()
-        .map(|(name, data_type)| Field::new(name, data_type, true))
-        .collect()
+        ])
     }
 
     fn field_needs(field: &str) -> Option<Needs> {
@@ -99,14 +96,11 @@ impl Kind for Response {
 /// The fields of `response_embedding`.
 fn embedding_fields() -> Fields {
     let vector = DataType::List(Arc::new(Field::new_list_field(DataType::Float32, true)));
-    [
+    nullable([
         ("sum", vector.clone()),
         ("last", vector),
         ("tokens", DataType::Int32),
-    ]
-    .into_iter()
-    .map(|(name, data_type)| Field::new(name, data_type, true))
-    .collect()
+    ])
 }
 
 fn embedding_array<'a>(

@@ -103,12 +103,10 @@ impl Call {
 
     /// Whether what this call gives can be had from `other`.
     pub fn is_in(&self, other: &Self) -> bool {
-        self == other
-            || !self.runs_model
-                && other.runs_model
-                && self.function == other.function
-                && self.guard == other.guard
-                && self.texts == other.texts
+        (!self.runs_model || other.runs_model)
+            && self.function == other.function
+            && self.guard == other.guard
+            && self.texts == other.texts
     }
 
     pub fn runs_model(&self) -> bool {
@@ -456,17 +454,15 @@ pub(super) fn replace(expr: Expr, by: &mut By) -> Result<Expr> {
         let Expr::ScalarFunction(mut function) = expr else {
             return Ok(Transformed::no(expr));
         };
+        let is_access = reads_field(&function) && scoring_call(&function.args[0]).is_some();
         // A call whose field is read is not looked at on its own: its field needs less.
-        let (mut call, access) = if is_scoring_function(&function.func) {
-            (function, None)
-        } else if reads_field(&function) && scoring_call(&function.args[0]).is_some() {
-            match std::mem::take(&mut function.args[0]) {
-                Expr::ScalarFunction(call) => (call, Some(function)),
-                other => {
-                    function.args[0] = other;
-                    return Ok(Transformed::no(Expr::ScalarFunction(function)));
-                }
+        let call = if is_access {
+            match &mut function.args[0] {
+                Expr::ScalarFunction(call) => call,
+                _ => return Ok(Transformed::no(Expr::ScalarFunction(function))),
             }
+        } else if is_scoring_function(&function.func) {
+            &mut function
         } else {
             return Ok(Transformed::no(Expr::ScalarFunction(function)));
         };
@@ -474,16 +470,11 @@ pub(super) fn replace(expr: Expr, by: &mut By) -> Result<Expr> {
             .into_iter()
             .map(|arg| replace(arg, by))
             .collect::<Result<_>>()?;
-        let call = Expr::ScalarFunction(call);
-        let field = access.as_ref().map(|access| &access.args[1]);
-        let replaced = Call::of(&call, field).and_then(|(call, needs)| by(&call, needs, field));
-        let expr = replaced.unwrap_or_else(|| match access {
-            None => call,
-            Some(mut access) => {
-                access.args[0] = call;
-                Expr::ScalarFunction(access)
-            }
-        });
+        let field = is_access.then(|| function.args[1].clone());
+        let expr = Expr::ScalarFunction(function);
+        let replaced =
+            call_or_field(&expr).and_then(|(call, needs)| by(&call, needs, field.as_ref()));
+        let expr = replaced.unwrap_or(expr);
         Ok(Transformed::new(expr, true, TreeNodeRecursion::Jump))
     })?;
     Ok(replaced.data)

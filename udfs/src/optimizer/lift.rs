@@ -347,9 +347,8 @@ impl<'a> Lifter<'a> {
         loop {
             self.read_held(lifted, exprs)?;
             let mut columns = Vec::new();
-            // Within `exprs` a guarded call is what the call is.
-            let mut made: Vec<(Call, usize)> = Vec::new();
-            let mut unguarded: Vec<(Call, usize)> = Vec::new();
+            // Within `exprs` a guarded call is what the call is: each with whether it is guarded.
+            let mut made: Vec<(Call, bool, usize)> = Vec::new();
             for mut wanted in wanted(exprs) {
                 if !wanted.call.reads().all(|expr| lifted.has_columns_of(expr)) {
                     continue;
@@ -374,19 +373,19 @@ impl<'a> Lifter<'a> {
                         number,
                     });
                 }
-                if wanted.guard.is_none() {
-                    unguarded.push((wanted.call.clone(), at));
-                }
-                made.push((wanted.call, at));
+                made.push((wanted.call, wanted.guard.is_some(), at));
             }
             if made.is_empty() {
                 return Ok(());
             }
             lifted.project_some(columns)?;
             let at = |_: &[Held], call: &Call| {
-                let exact = made.iter().find(|(known, _)| call == known);
-                let within = || unguarded.iter().find(|(known, _)| call.is_in(known));
-                exact.or_else(within).map(|(_, at)| *at)
+                let exact = made.iter().find(|(known, ..)| call == known);
+                let is_within = |(known, is_guarded, _): &&(Call, bool, usize)| {
+                    !is_guarded && call.is_in(known)
+                };
+                let within = || made.iter().find(is_within);
+                exact.or_else(within).map(|(.., at)| *at)
             };
             self.read(lifted, exprs, at)?;
         }
@@ -438,10 +437,9 @@ impl<'a> Lifter<'a> {
             .map(|expr| {
                 replace(expr, &mut |call, _, field| {
                     let held = &lifted.held[find(&lifted.held, call)?];
-                    let read = held.read.iter();
-                    read.filter(|(known, _)| known.as_ref() == field)
-                        .map(|(_, column)| Expr::Column(column.clone()))
-                        .next()
+                    let mut read = held.read.iter();
+                    let found = read.find(|(known, _)| known.as_ref() == field);
+                    found.map(|(_, column)| Expr::Column(column.clone()))
                 })
             })
             .collect::<Result<_>>()?;
@@ -450,16 +448,20 @@ impl<'a> Lifter<'a> {
 
     /// A value without what its metadata would say.
     fn bare_value(&self, value: Expr) -> Expr {
-        let provenance = Arc::clone(&self.rule.provenance);
-        Expr::ScalarFunction(ScalarFunction::new_udf(provenance, vec![value]))
+        self.saying(value, &[])
     }
 
     fn with_provenance(&self, value: Expr) -> Expr {
         if self.provenance.is_empty() {
             return value;
         }
+        self.saying(value, &self.provenance)
+    }
+
+    /// A value whose metadata says just this.
+    fn saying(&self, value: Expr, entries: &[Expr]) -> Expr {
         let mut args = vec![value];
-        args.extend(self.provenance.iter().cloned());
+        args.extend_from_slice(entries);
         let provenance = Arc::clone(&self.rule.provenance);
         Expr::ScalarFunction(ScalarFunction::new_udf(provenance, args))
     }

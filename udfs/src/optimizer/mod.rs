@@ -68,17 +68,18 @@ impl OptimizerRule for HoistScores {
         plan: LogicalPlan,
         config: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
-        if !has_calls(&plan)? {
+        if !any_expr(&plan, calls::has_calls)? {
             return Ok(Transformed::no(plan));
         }
-        let extensions = &config.options().extensions;
-        let settings = extensions.get::<ChesSettings>().cloned();
-        let provenance = self.scorer.provenance(&settings.unwrap_or_default());
+        let settings = ChesSettings::of(&config.options());
+        let provenance = self.scorer.provenance(&settings);
         let plan = without_provenance(plan)?;
         let plan = Lifter::new(self, &provenance).run(plan)?;
         // Texts are not carried further up than to the call that reads them.
-        let trimmed = OptimizeProjections::new().rewrite(plan, config)?;
-        let plan = Lifter::new(self, &provenance).run_nested(trimmed.data)?;
+        let mut plan = OptimizeProjections::new().rewrite(plan, config)?.data;
+        if any_expr(&plan, calls::has_nested_calls)? {
+            plan = Lifter::new(self, &provenance).run_nested(plan)?;
+        }
         Ok(Transformed::yes(plan))
     }
 }
@@ -100,11 +101,12 @@ fn without_provenance(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(plan.data)
 }
 
-fn has_calls(plan: &LogicalPlan) -> Result<bool> {
+/// Whether an expression anywhere in a plan is such.
+fn any_expr(plan: &LogicalPlan, is_such: impl Fn(&Expr) -> bool) -> Result<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr: &Expr| {
-            found |= calls::has_calls(expr);
+            found |= is_such(expr);
             Ok(if found {
                 TreeNodeRecursion::Stop
             } else {
