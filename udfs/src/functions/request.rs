@@ -25,7 +25,8 @@ pub(super) struct Request<T> {
     pub items: Vec<T>,
     rows: Vec<Row>,
     arguments: &'static [Argument],
-    columns: Vec<FieldRef>,
+    /// The column of each argument; none of a constant.
+    columns: Vec<Option<FieldRef>>,
 }
 
 enum Row {
@@ -66,10 +67,11 @@ impl<T> Request<T> {
             items: Vec::new(),
             rows: Vec::new(),
             arguments,
-            columns: args.arg_fields[2..].to_vec(),
+            columns: std::iter::zip(texts, &args.arg_fields[2..])
+                .map(|(text, field)| (!is_constant(text)).then(|| field.clone()))
+                .collect(),
         };
         // Constants are read and scored once for all rows.
-        let is_constant = |arg: &ColumnarValue| matches!(arg, ColumnarValue::Scalar(_));
         let is_one = texts.iter().all(is_constant);
         let text_rows = if is_one { 1 } else { args.number_rows };
         let texts = texts
@@ -147,8 +149,13 @@ impl<T> Request<T> {
             .argument
             .and_then(|argument| {
                 let at = self.arguments.iter().position(|a| *a == argument)?;
-                let column = shown_name(self.columns[at].name());
-                Some(format!(", {argument} (column '{column}')"))
+                Some(match &self.columns[at] {
+                    Some(column) => {
+                        let column = shown_name(column.name());
+                        format!(", {argument} (column '{column}')")
+                    }
+                    None => format!(", {argument} (a constant)"),
+                })
             })
             .unwrap_or_default();
         exec_err!(
@@ -158,6 +165,10 @@ impl<T> Request<T> {
             error.reason
         )
     }
+}
+
+fn is_constant(arg: &ColumnarValue) -> bool {
+    matches!(arg, ColumnarValue::Scalar(_))
 }
 
 /// A row's texts, or `None` where one of them is NULL.
