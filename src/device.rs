@@ -1,12 +1,31 @@
-//! The device that a model runs on.
+//! The device that a model runs on, and what it computes in there.
 
-use candle_core::Device;
+use candle_core::{DType, Device};
+use ches_udfs::ModelType;
+
+use crate::weights::Target;
+
+/// The target that `ches.device` and `ches.dtype` name.
+///
+/// # Errors
+/// When this build or this machine has no such device.
+pub fn target(setting: &str, dtype: ModelType) -> Result<Target, String> {
+    let device = open(setting)?;
+    let dtype = match dtype {
+        ModelType::F32 => DType::F32,
+        ModelType::Bf16 => DType::BF16,
+        ModelType::F16 => DType::F16,
+        ModelType::Auto if device.is_cuda() => DType::BF16,
+        ModelType::Auto => DType::F32,
+    };
+    Ok(Target { device, dtype })
+}
 
 /// Opens the device that `ches.device` names.
 ///
 /// # Errors
 /// When this build or this machine has none such.
-pub fn open(setting: &str) -> Result<Device, String> {
+fn open(setting: &str) -> Result<Device, String> {
     match setting {
         "cpu" => Ok(Device::Cpu),
         "auto" => Ok(cuda(0).unwrap_or(Device::Cpu)),

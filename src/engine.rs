@@ -20,9 +20,18 @@ pub struct Group {
 }
 
 impl Group {
-    /// Groups sequences of one prompt.
-    pub fn new(sequences: Vec<Sequence>) -> Self {
-        let shared = shared_prefix(&sequences);
+    /// Groups sequences of one prompt. Sequences of more tokens than `long_from` share nothing
+    /// with others: their positions are embedded otherwise.
+    pub fn new(sequences: Vec<Sequence>, long_from: Option<usize>) -> Self {
+        let is_long = |sequence: &Sequence| long_from.is_some_and(|n| sequence.ids.len() > n);
+        let are_alike = sequences
+            .iter()
+            .all(|s| is_long(s) == is_long(&sequences[0]));
+        let shared = if are_alike {
+            shared_prefix(&sequences)
+        } else {
+            0
+        };
         Self { sequences, shared }
     }
 
@@ -168,12 +177,12 @@ fn pack(groups: &[Group]) -> PackedBatch {
     for group in groups {
         let prefix = batch.tokens.len()..batch.tokens.len() + group.shared;
         if let Some(first) = group.sequences.first().filter(|_| group.shared > 0) {
-            append(&mut batch, &first.ids, 0..group.shared, 0..0);
+            append(&mut batch, first, 0..group.shared, 0..0);
         }
         for sequence in &group.sequences {
             let own = batch.tokens.len();
             let range = group.shared..sequence.ids.len();
-            append(&mut batch, &sequence.ids, range, prefix.clone());
+            append(&mut batch, sequence, range, prefix.clone());
             batch.outputs.extend(sequence.contexts().map(|position| {
                 let packed = match position.checked_sub(group.shared) {
                     Some(after_prefix) => own + after_prefix,
@@ -186,15 +195,16 @@ fn pack(groups: &[Group]) -> PackedBatch {
     batch
 }
 
-fn append(batch: &mut PackedBatch, ids: &[u32], range: Range<usize>, prefix: Range<usize>) {
+fn append(batch: &mut PackedBatch, sequence: &Sequence, range: Range<usize>, prefix: Range<usize>) {
     let start = batch.tokens.len();
-    batch.tokens.extend_from_slice(&ids[range.clone()]);
+    batch.tokens.extend_from_slice(&sequence.ids[range.clone()]);
     batch
         .positions
         .extend(range.map(|position| position as u32));
     batch.segments.push(Segment {
         own: start..batch.tokens.len(),
         prefix,
+        sequence_tokens: sequence.ids.len(),
     });
 }
 
@@ -212,8 +222,11 @@ mod tests {
 
     #[test]
     fn a_pair_packs_its_prompt_once() {
-        let pair = Group::new(vec![sequence(&[1, 2, 3, 4], 2), sequence(&[1, 2, 5], 2)]);
-        let alone = Group::new(vec![sequence(&[7, 8], 1)]);
+        let pair = Group::new(
+            vec![sequence(&[1, 2, 3, 4], 2), sequence(&[1, 2, 5], 2)],
+            None,
+        );
+        let alone = Group::new(vec![sequence(&[7, 8], 1)], None);
         let batch = pack(&[pair, alone]);
         assert_eq!(batch.tokens, [1, 2, 3, 4, 5, 7, 8]);
         assert_eq!(batch.positions, [0, 1, 2, 3, 2, 0, 1]);
@@ -231,15 +244,23 @@ mod tests {
 
     #[test]
     fn responses_that_merge_into_the_prompt_share_less_than_it() {
-        let pair = Group::new(vec![sequence(&[1, 9, 4], 2), sequence(&[1, 2, 5], 2)]);
+        let pair = Group::new(vec![sequence(&[1, 9, 4], 2), sequence(&[1, 2, 5], 2)], None);
         let batch = pack(&[pair]);
         assert_eq!(batch.tokens, [1, 9, 4, 2, 5]);
         assert_eq!(batch.outputs, [1, 2, 3, 4]);
     }
 
     #[test]
+    fn a_long_sequence_shares_nothing_with_a_short_one() {
+        let pair = || vec![sequence(&[1, 2, 3, 4], 2), sequence(&[1, 2, 5], 2)];
+        assert_eq!(pack(&[Group::new(pair(), Some(3))]).tokens.len(), 7);
+        assert_eq!(pack(&[Group::new(pair(), Some(2))]).tokens.len(), 5);
+        assert_eq!(pack(&[Group::new(pair(), Some(4))]).tokens.len(), 5);
+    }
+
+    #[test]
     fn batches_are_formed_by_tokens() {
-        let group = |tokens| Group::new(vec![sequence(&vec![0; tokens], 1)]);
+        let group = |tokens| Group::new(vec![sequence(&vec![0; tokens], 1)], None);
         let groups: Vec<_> = [500, 500, 500, 2000, 10, 10].map(group).into();
         assert_eq!(batches(&groups), [0..2, 2..3, 3..4, 4..6]);
         assert!(batches(&[]).is_empty());

@@ -6,15 +6,15 @@
 //! multiple of its own size.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use candle_core::quantized::{GgmlDType, QTensor, ggml_file};
+use candle_core::quantized::{GgmlDType, ggml_file};
 use candle_core::{Device, Tensor};
-use memmap2::Mmap;
 
 use crate::error::ModelError;
-use crate::weights::finite_f32;
+use crate::mapped_file::MappedFile;
+use crate::weights::{Stored, Target};
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
@@ -65,6 +65,40 @@ struct TensorInfo {
     bytes: usize,
 }
 
+/// A tensor that a model consists of.
+#[derive(Debug, Clone)]
+pub struct Part {
+    name: String,
+    shape: Vec<usize>,
+    paired_rows: Option<usize>,
+}
+
+impl Part {
+    /// A tensor that must have this shape.
+    pub fn new(name: impl Into<String>, shape: &[usize]) -> Self {
+        Self {
+            name: name.into(),
+            shape: shape.to_vec(),
+            paired_rows: None,
+        }
+    }
+
+    /// Says that the rows of each head lie as a rotation of adjacent pairs wants them (GGUF's
+    /// llama files), and are to be read as one of a head's two halves does.
+    pub fn with_paired_rows(mut self, head_dim: usize) -> Self {
+        self.paired_rows = Some(head_dim);
+        self
+    }
+
+    /// Rows that are dequantised together: whole heads, and few enough to be forgotten soon.
+    fn rows_at_once(&self) -> usize {
+        const VALUES: usize = 1 << 20;
+        let width: usize = self.shape[1..].iter().product();
+        let unit = self.paired_rows.unwrap_or(1);
+        (VALUES / width.max(1) / unit).max(1) * unit
+    }
+}
+
 /// An open GGUF file: its metadata, and tensors on demand.
 ///
 /// The file is mapped into memory. One that is changed while it is open gives wrong tensors,
@@ -72,7 +106,7 @@ struct TensorInfo {
 #[derive(Debug)]
 pub struct Gguf {
     path: PathBuf,
-    map: Mmap,
+    file: MappedFile,
     metadata: HashMap<String, Value>,
     tensors: HashMap<String, TensorInfo>,
 }
@@ -84,20 +118,13 @@ impl Gguf {
     /// When the file cannot be read, or its header does not describe what is in it.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let refuse = |reason: String| ModelError::new(path, reason);
-        let file = File::open(path).map_err(|error| refuse(error.to_string()))?;
-        let metadata = file.metadata().map_err(|error| refuse(error.to_string()))?;
-        if metadata.len() == 0 {
-            return Err(refuse("the file is empty".into()));
-        }
-        // SAFETY: the mapping is read-only and private; see the type's documentation for what
-        // a change of the file under it does.
-        let map = unsafe { Mmap::map(&file) }.map_err(|error| refuse(error.to_string()))?;
-        let header = Header::read(&map).map_err(refuse)?;
+        let file = MappedFile::open(path).map_err(|error| refuse(error.to_string()))?;
+        let header = Header::read(file.bytes()).map_err(refuse)?;
         Ok(Self {
             path: path.to_owned(),
             metadata: header.metadata,
             tensors: header.tensors,
-            map,
+            file,
         })
     }
 
@@ -113,14 +140,15 @@ impl Gguf {
         const SAMPLE: usize = 4096;
         let mut tensors: Vec<_> = self.tensors.values().map(|t| (t.start, t.bytes)).collect();
         tensors.sort_unstable();
-        let header = tensors.first().map_or(self.map.len(), |(start, _)| *start);
+        let bytes = self.file.bytes();
+        let header = tensors.first().map_or(bytes.len(), |(start, _)| *start);
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&(self.map.len() as u64).to_le_bytes());
-        hasher.update(&self.map[..header]);
-        for (start, bytes) in tensors {
-            let sample = SAMPLE.min(bytes);
-            hasher.update(&self.map[start..start + sample]);
-            hasher.update(&self.map[start + bytes - sample..start + bytes]);
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(&bytes[..header]);
+        for (start, length) in tensors {
+            let sample = SAMPLE.min(length);
+            hasher.update(&bytes[start..start + sample]);
+            hasher.update(&bytes[start + length - sample..start + length]);
         }
         hasher.finalize().to_hex()[..32].to_owned()
     }
@@ -207,32 +235,86 @@ impl Gguf {
         self.tensors.contains_key(name)
     }
 
-    /// A tensor, dequantised to f32.
+    /// A tensor, dequantised.
     ///
     /// # Errors
-    /// When it is missing, has another shape, or holds a value that is not finite.
+    /// As [`Self::stack`].
     pub fn tensor(
         &self,
         name: &str,
         shape: &[usize],
-        device: &Device,
+        target: &Target,
     ) -> Result<Tensor, ModelError> {
+        self.stack(&[Part::new(name, shape)], target)
+    }
+
+    /// Tensors one below the other, dequantised.
+    ///
+    /// # Errors
+    /// When one is missing, has another shape, or holds a value that is not finite.
+    pub fn stack(&self, parts: &[Part], target: &Target) -> Result<Tensor, ModelError> {
+        let infos = parts.iter().map(|part| self.info(part));
+        let infos = infos.collect::<Result<Vec<_>, _>>()?;
+        let height = parts.iter().map(|part| part.shape[0]).sum();
+        let shape: Vec<usize> = std::iter::once(height)
+            .chain(parts[0].shape[1..].iter().copied())
+            .collect();
+        let mut last = &parts[0];
+        let stored = parts.iter().zip(&infos).flat_map(|(part, info)| {
+            last = part;
+            let rows = part.rows_at_once();
+            let chunks = (0..part.shape[0]).step_by(rows);
+            chunks.map(move |first| {
+                let count = rows.min(part.shape[0] - first);
+                let values = self.dequantise(part, info, first..first + count)?;
+                Ok(Stored::Values(values))
+            })
+        });
+        let stacked = target.stack(&shape, stored);
+        let stacked =
+            stacked.map_err(|error| self.refuse(format!("tensor {}: {error}", last.name)))?;
+        for info in infos {
+            self.file.let_go(info.start..info.start + info.bytes);
+        }
+        Ok(stacked)
+    }
+
+    fn info(&self, part: &Part) -> Result<&TensorInfo, ModelError> {
+        let Part { name, shape, .. } = part;
         let Some(info) = self.tensors.get(name) else {
             return Err(self.refuse(format!("there is no tensor {name}")));
         };
-        if info.shape != shape {
+        if info.shape != *shape {
             return Err(self.refuse(format!(
                 "tensor {name} has shape {:?}; the metadata calls for {shape:?}",
                 info.shape
             )));
         }
-        let refuse = |error: candle_core::Error| self.refuse(format!("tensor {name}: {error}"));
-        let raw = &self.map[info.start..info.start + info.bytes];
-        let quantised: QTensor =
-            ggml_file::qtensor_from_ggml(info.dtype, raw, info.shape.clone(), &Device::Cpu)
-                .map_err(refuse)?;
-        let tensor = quantised.dequantize(&Device::Cpu).map_err(refuse)?;
-        finite_f32(&tensor, device).map_err(refuse)
+        Ok(info)
+    }
+
+    /// Some rows of a tensor, in the order that the part asks for.
+    fn dequantise(
+        &self,
+        part: &Part,
+        info: &TensorInfo,
+        rows: Range<usize>,
+    ) -> candle_core::Result<Vec<f32>> {
+        let of_row = info.bytes / part.shape[0];
+        let bytes = info.start + rows.start * of_row..info.start + rows.end * of_row;
+        let mut shape = info.shape.clone();
+        shape[0] = rows.len();
+        let raw = &self.file.bytes()[bytes];
+        let quantised = ggml_file::qtensor_from_ggml(info.dtype, raw, shape, &Device::Cpu)?;
+        let values = quantised.dequantize(&Device::Cpu)?.flatten_all()?;
+        let Some(head_dim) = part.paired_rows else {
+            return values.to_vec1();
+        };
+        values
+            .reshape((rows.len() / head_dim, head_dim / 2, 2, ()))?
+            .transpose(1, 2)?
+            .flatten_all()?
+            .to_vec1()
     }
 }
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use candle_core::{DType, Device};
+use candle_core::DType;
+use ches_udfs::ModelType;
 
 use crate::decoder::{Decoder, DecoderConfig, Weights};
 use crate::error::ModelError;
@@ -13,21 +14,23 @@ use crate::families;
 use crate::gguf::Gguf;
 use crate::model_directory::{self, ModelDirectory};
 use crate::tokenizer::TextTokenizer;
+use crate::weights::Target;
 
 /// Which files a model was read from, so that a replaced file is noticed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Identity {
     path: PathBuf,
     files: Vec<(PathBuf, u64, Option<SystemTime>)>,
     device: String,
+    dtype: ModelType,
 }
 
 impl Identity {
-    /// What is at `path` now, for a device setting.
+    /// What is at `path` now, for settings of device and type.
     ///
     /// # Errors
     /// When there is no model.
-    pub fn of(path: &Path, device: &str) -> Result<Self, ModelError> {
+    pub fn of(path: &Path, device: &str, dtype: ModelType) -> Result<Self, ModelError> {
         let refuse = |error: std::io::Error| ModelError::new(path, error.to_string());
         let path = model_directory::resolve(path);
         let metadata = std::fs::metadata(&path).map_err(refuse)?;
@@ -50,6 +53,7 @@ impl Identity {
             path,
             files: files.map_err(refuse)?,
             device: device.to_owned(),
+            dtype,
         })
     }
 }
@@ -98,10 +102,10 @@ impl Source {
         }
     }
 
-    fn weights(&self, config: &DecoderConfig, device: &Device) -> Result<Weights, ModelError> {
+    fn weights(&self, config: &DecoderConfig, target: &Target) -> Result<Weights, ModelError> {
         match self {
-            Self::Gguf(gguf) => families::weights_from_gguf(gguf, config, device),
-            Self::Directory(directory) => families::weights_from_hub(directory, config, device),
+            Self::Gguf(gguf) => families::weights_from_gguf(gguf, config, target),
+            Self::Directory(directory) => families::weights_from_hub(directory, config, target),
         }
     }
 }
@@ -118,7 +122,7 @@ pub struct Model {
     fingerprint: String,
     source: Source,
     config: DecoderConfig,
-    device: Device,
+    target: Target,
     decoder: Mutex<Option<Arc<Decoder>>>,
     /// Held while a batch runs: one forward pass uses every core.
     forward: Mutex<()>,
@@ -129,7 +133,7 @@ impl Model {
     ///
     /// # Errors
     /// When its description is missing, wrong or not supported.
-    pub fn open(identity: Identity, device: Device) -> Result<Self, ModelError> {
+    pub fn open(identity: Identity, target: Target) -> Result<Self, ModelError> {
         let source = Source::open(&identity.path)?;
         Ok(Self {
             config: source.config()?,
@@ -138,7 +142,7 @@ impl Model {
             fingerprint: source.fingerprint(),
             source,
             identity,
-            device,
+            target,
             decoder: Mutex::new(None),
             forward: Mutex::new(()),
         })
@@ -151,12 +155,12 @@ impl Model {
 
     /// The type that weights and activations have.
     pub fn dtype(&self) -> DType {
-        DType::F32
+        self.target.dtype
     }
 
-    /// Most tokens of a sequence.
-    pub fn max_positions(&self) -> usize {
-        self.config.max_positions
+    /// What the decoder is like.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
     }
 
     /// The decoder; reads the weights on the first call.
@@ -168,11 +172,11 @@ impl Model {
         if let Some(decoder) = &*decoder {
             return Ok(Arc::clone(decoder));
         }
-        let weights = self.source.weights(&self.config, &self.device)?;
+        let weights = self.source.weights(&self.config, &self.target)?;
         let read = Arc::new(Decoder::new(
             self.config.clone(),
             weights,
-            self.device.clone(),
+            self.target.device.clone(),
         ));
         *decoder = Some(Arc::clone(&read));
         Ok(read)

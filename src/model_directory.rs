@@ -1,18 +1,20 @@
 //! A model directory as Hugging Face transformers writes it: `config.json`, safetensors files,
 //! `tokenizer.json`, `tokenizer_config.json` and a chat template.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use candle_core::safetensors::MmapedSafetensors;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
+use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::ModelError;
 use crate::families::HubConfig;
-use crate::weights::finite_f32;
+use crate::mapped_file::MappedFile;
+use crate::weights::{Stored, Target};
 
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
@@ -40,8 +42,40 @@ pub struct ModelDirectory {
     pub tokenizer: Vec<u8>,
     /// The chat template, Jinja text.
     pub chat_template: Option<String>,
-    tensors: MmapedSafetensors,
+    shards: Vec<MappedFile>,
+    tensors: BTreeMap<String, StoredTensor>,
     descriptions: Vec<u8>,
+}
+
+/// Where a tensor lies.
+#[derive(Debug)]
+struct StoredTensor {
+    shard: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Range<usize>,
+}
+
+/// Some rows of a tensor: `rows` of its outermost dimension.
+#[derive(Debug, Clone)]
+pub struct TensorRows {
+    /// The tensor's name.
+    pub name: String,
+    /// The shape that it must have.
+    pub shape: Vec<usize>,
+    /// Which rows.
+    pub rows: Range<usize>,
+}
+
+impl TensorRows {
+    /// All rows of a tensor.
+    pub fn all(name: impl Into<String>, shape: &[usize]) -> Self {
+        Self {
+            name: name.into(),
+            shape: shape.to_vec(),
+            rows: 0..shape[0],
+        }
+    }
 }
 
 impl std::fmt::Debug for ModelDirectory {
@@ -192,10 +226,21 @@ impl ModelDirectory {
             None => return Err(missing(WEIGHTS)),
             Some(bytes) => shards(path, &parse(&place(INDEX), &bytes)?)?,
         };
-        // SAFETY: the mappings are read-only and private; see the type's documentation for what a
-        // change of a file under them does.
-        let tensors = unsafe { MmapedSafetensors::multi(&shards) };
-        let tensors = tensors.map_err(|error| ModelError::new(path, error.to_string()))?;
+        let mut tensors = BTreeMap::new();
+        let mut mapped = Vec::new();
+        for (at, shard) in shards.iter().enumerate() {
+            let refuse = |reason: String| ModelError::new(shard, reason);
+            let file = MappedFile::open(shard).map_err(|error| refuse(error.to_string()))?;
+            let of_file = stored_tensors(file.bytes(), at).map_err(refuse)?;
+            for (name, tensor) in of_file {
+                let other = tensors.insert(name.clone(), tensor);
+                if let Some(other) = other {
+                    let other = shards[other.shard].display();
+                    return Err(refuse(format!("tensor {name} is also in {other}")));
+                }
+            }
+            mapped.push(file);
+        }
         let mut descriptions = config_bytes.clone();
         descriptions.extend_from_slice(&tokenizer);
         descriptions.extend(chat_template.iter().flat_map(|template| template.bytes()));
@@ -205,6 +250,7 @@ impl ModelDirectory {
             tokenizer_config,
             tokenizer,
             chat_template,
+            shards: mapped,
             tensors,
             descriptions,
         })
@@ -220,14 +266,12 @@ impl ModelDirectory {
     /// these samples tell a model from the one it was made of.
     pub fn fingerprint(&self) -> String {
         const SAMPLE: usize = 4096;
-        let mut tensors = self.tensors.tensors();
-        tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.descriptions);
-        for (name, view) in &tensors {
-            let header = format!("{name} {:?} {:?}", view.dtype(), view.shape());
+        for (name, tensor) in &self.tensors {
+            let header = format!("{name} {:?} {:?}", tensor.dtype, tensor.shape);
             hasher.update(header.as_bytes());
-            let data = view.data();
+            let data = self.bytes(tensor);
             let sample = SAMPLE.min(data.len());
             hasher.update(&data[..sample]);
             hasher.update(&data[data.len() - sample..]);
@@ -235,40 +279,106 @@ impl ModelDirectory {
         hasher.finalize().to_hex()[..32].to_owned()
     }
 
-    /// Whether there is a tensor of that name.
-    pub fn has_tensor(&self, name: &str) -> bool {
-        self.tensors.get(name).is_ok()
+    fn bytes(&self, tensor: &StoredTensor) -> &[u8] {
+        &self.shards[tensor.shard].bytes()[tensor.bytes.clone()]
     }
 
-    /// A tensor as f32 on the device.
+    /// Whether there is a tensor of that name.
+    pub fn has_tensor(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// A tensor.
     ///
     /// # Errors
-    /// When it is missing, has another shape, or is not of finite floating-point numbers.
+    /// As [`Self::stack`].
     pub fn tensor(
         &self,
         name: &str,
         shape: &[usize],
-        device: &Device,
+        target: &Target,
     ) -> Result<Tensor, ModelError> {
-        let Ok(view) = self.tensors.get(name) else {
-            return Err(self.refuse(format!("no tensor {name}")));
+        self.stack(&[TensorRows::all(name, shape)], target)
+    }
+
+    /// Rows of tensors, one below the other.
+    ///
+    /// # Errors
+    /// When a tensor is missing, has another shape, or is not of finite floating-point numbers.
+    pub fn stack(&self, parts: &[TensorRows], target: &Target) -> Result<Tensor, ModelError> {
+        let tensors = parts.iter().map(|part| self.stored(part));
+        let tensors = tensors.collect::<Result<Vec<_>, _>>()?;
+        let height = parts.iter().map(|part| part.rows.len()).sum();
+        let shape: Vec<usize> = std::iter::once(height)
+            .chain(parts[0].shape[1..].iter().copied())
+            .collect();
+        let mut last = &parts[0];
+        let stored = parts.iter().zip(&tensors).map(|(part, tensor)| {
+            last = part;
+            let bytes = self.bytes(tensor);
+            let stored = match tensor.dtype {
+                Dtype::F32 => Stored::F32(bytes),
+                Dtype::F64 => Stored::F64(bytes),
+                Dtype::BF16 => Stored::Bf16(bytes),
+                Dtype::F16 => Stored::F16(bytes),
+                other => candle_core::bail!("type {other:?}; accepted: F32, BF16, F16, F64"),
+            };
+            Ok(stored.rows(part.rows.clone(), part.shape[0]))
+        });
+        let stacked = target.stack(&shape, stored);
+        let stacked =
+            stacked.map_err(|error| self.refuse(format!("tensor {}: {error}", last.name)))?;
+        for tensor in tensors {
+            self.shards[tensor.shard].let_go(tensor.bytes.clone());
+        }
+        Ok(stacked)
+    }
+
+    fn stored(&self, part: &TensorRows) -> Result<&StoredTensor, ModelError> {
+        let TensorRows { name, shape, .. } = part;
+        let Some(tensor) = self.tensors.get(name) else {
+            return Err(self.refuse(format!("no tensor {name}; found: {}", self.found())));
         };
-        if view.shape() != shape {
+        if tensor.shape != *shape {
             return Err(self.refuse(format!(
                 "tensor {name} has shape {:?}; the configuration asks for {shape:?}",
-                view.shape()
+                tensor.shape
             )));
         }
-        let failed = |error: candle_core::Error| self.refuse(format!("tensor {name}: {error}"));
-        let stored = self.tensors.load(name, &Device::Cpu).map_err(failed)?;
-        if !stored.dtype().is_float() {
-            return Err(self.refuse(format!(
-                "tensor {name} has type {}; accepted: f32, bf16, f16, f64",
-                stored.dtype().as_str()
-            )));
-        }
-        finite_f32(&stored, device).map_err(failed)
+        Ok(tensor)
     }
+
+    /// The tensors that are there, in few words.
+    fn found(&self) -> String {
+        const MOST: usize = 12;
+        let mut names: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
+        let others = names.len().saturating_sub(MOST);
+        names.truncate(MOST);
+        let names = names.join(", ");
+        match others {
+            0 => names,
+            _ => format!("{names} and {others} others"),
+        }
+    }
+}
+
+/// The tensors of a safetensors file.
+fn stored_tensors(bytes: &[u8], shard: usize) -> Result<Vec<(String, StoredTensor)>, String> {
+    let (header, metadata) =
+        SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
+    let data = header + size_of::<u64>();
+    let tensors = metadata.tensors();
+    let stored = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
+        let (start, end) = info.data_offsets;
+        let tensor = StoredTensor {
+            shard,
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            bytes: data + start..data + end,
+        };
+        (name, tensor)
+    };
+    Ok(tensors.into_iter().map(stored).collect())
 }
 
 /// The files that an index names, which must be files of the same directory.

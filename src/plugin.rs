@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ches_udfs::{ChesSettings, OnError, PromptFormat, Scorer};
+use ches_udfs::{ChesSettings, ModelType, OnError, PromptFormat, Scorer};
 use datafusion::error::Result;
 use datafusion::prelude::SessionContext;
 
@@ -71,6 +71,12 @@ impl Ches {
     /// When it is none of these.
     pub fn with_device(self, device: &str) -> Result<Self> {
         self.with_setting("device", device)
+    }
+
+    /// What weights and activations are (`ches.dtype`).
+    pub fn with_dtype(mut self, dtype: ModelType) -> Self {
+        self.settings.dtype = dtype;
+        self
     }
 
     /// Tokens of prompt + response that are kept (`ches.max_length`).

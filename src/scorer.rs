@@ -18,6 +18,7 @@ use crate::format::Format;
 use crate::memo::{Key, Memo, ModelScores, Similarities};
 use crate::model::{Identity, Model};
 use crate::observer::{Nobody, Observer};
+use crate::open_models;
 use crate::score;
 use crate::sequence::{Encoder, EncodingError, Sequence};
 
@@ -227,7 +228,7 @@ impl<'a> Run<'a> {
     ) -> Result<Self, ScorerError> {
         let settings = &job.settings;
         let model = open_model(slot, settings)?;
-        let limit = model.max_positions();
+        let limit = model.config().max_positions;
         let max_length = match settings.max_length {
             0 => limit,
             length if length <= limit => length,
@@ -337,7 +338,10 @@ impl<'a> Run<'a> {
             .filter(|row| runs_model(row))
             .collect();
         let compute = |rows: &[&Encoded]| {
-            let groups = rows.iter().map(|row| Group::new(row.sequences.clone()));
+            let long_from = self.model.config().long_from();
+            let groups = rows
+                .iter()
+                .map(|row| Group::new(row.sequences.clone(), long_from));
             let embeddings = self.embeddings(&groups.collect::<Vec<_>>())?;
             let kept = rows.iter().zip(embeddings).map(|(row, embeddings)| {
                 let embeddings =
@@ -542,28 +546,30 @@ fn open_model(
     slot: &Mutex<Option<Arc<Model>>>,
     settings: &ChesSettings,
 ) -> Result<Arc<Model>, ScorerError> {
-    let Some(path) = &settings.model else {
+    let Some(place) = &settings.model else {
         return Err(setting(
             "model",
             "not set; SET ches.model = '<path>' to a .gguf file or a model directory, or give --model",
         ));
     };
-    if path.contains("://") {
+    if place.contains("://") {
         return Err(setting(
             "model",
-            format!("'{path}' is a URL; accepted: the path of a .gguf file or a model directory"),
+            format!("'{place}' is a URL; accepted: the path of a .gguf file or a model directory"),
         ));
     }
     let of_model = |error: crate::ModelError| setting("model", error.to_string());
-    let identity = Identity::of(Path::new(path), &settings.device).map_err(of_model)?;
+    let identity = Identity::of(Path::new(place), &settings.device, settings.dtype);
+    let identity = identity.map_err(of_model)?;
     let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(model) = slot.as_ref().filter(|model| model.identity == identity) {
         return Ok(Arc::clone(model));
     }
-    let device = device::open(&settings.device).map_err(|reason| setting("device", reason))?;
     // The old model goes before the new one comes, unless a query still uses it.
     *slot = None;
-    let model = Arc::new(Model::open(identity, device).map_err(of_model)?);
+    let target = device::target(&settings.device, settings.dtype);
+    let target = target.map_err(|reason| setting("device", reason))?;
+    let model = open_models::get(identity, target).map_err(of_model)?;
     *slot = Some(Arc::clone(&model));
     Ok(model)
 }

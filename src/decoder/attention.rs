@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
 /// Queries are taken so many at a time: the scores of one tile are all that is held, and keys
@@ -16,24 +16,35 @@ pub struct Segment {
     pub own: Range<usize>,
     /// Tokens that come before them in their sequence and were packed earlier; may be empty.
     pub prefix: Range<usize>,
+    /// Tokens of the whole sequence that they belong to; of any, if several share them.
+    pub sequence_tokens: usize,
+}
+
+/// How one block attends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attention {
+    /// Products of queries and keys are multiplied by this.
+    pub scale: f64,
+    /// Then `x` becomes `cap · tanh(x / cap)`.
+    pub cap: Option<f64>,
+    /// A query sees so many of the keys up to its own.
+    pub window: Option<usize>,
 }
 
 /// Attention of each segment, shape `(tokens, heads · head_dim)`.
 ///
 /// `queries` is `(tokens, heads, head_dim)`, `keys` and `values` `(tokens, kv_heads, head_dim)`;
-/// consecutive query heads share a key and value head. With a `window`, a query sees so many of the
-/// keys up to its own.
+/// consecutive query heads share a key and value head. Scores and weights are formed in f32.
 pub(super) fn attend(
     queries: &Tensor,
     keys: &Tensor,
     values: &Tensor,
     segments: &[Segment],
-    window: Option<usize>,
+    attention: Attention,
 ) -> Result<Tensor> {
     let (_, heads, head_dim) = queries.dims3()?;
     let kv_heads = keys.dim(1)?;
     let group = heads / kv_heads;
-    let scale = 1.0 / (head_dim as f64).sqrt();
     let mut outputs = Vec::new();
     for segment in segments {
         // (kv_heads, context, head_dim)
@@ -51,14 +62,14 @@ pub(super) fn attend(
                 .contiguous()?
                 .reshape((kv_heads, group * count, head_dim))?;
             let keys = keys.narrow(1, 0, visible)?;
-            let scores = (queries.matmul(&keys.t()?)? * scale)?.reshape((
-                kv_heads * group,
-                count,
-                visible,
-            ))?;
-            let scores = scores.broadcast_add(&mask(count, visible, window, &scores)?)?;
+            let scores = queries.matmul(&keys.t()?)?.to_dtype(DType::F32)?;
+            let scores = scores.reshape((kv_heads * group, count, visible))?;
+            let scores = soft_cap((scores * attention.scale)?, attention.cap)?;
+            let mask = mask(count, visible, attention.window, scores.device())?;
+            let scores = scores.broadcast_add(&mask)?;
             let weights = softmax_last_dim(&scores)?.reshape((kv_heads, group * count, visible))?;
             let output = weights
+                .to_dtype(values.dtype())?
                 .matmul(&values.narrow(1, 0, visible)?.contiguous()?)?
                 .reshape((kv_heads, group, count, head_dim))?
                 .permute((2, 0, 1, 3))?
@@ -82,7 +93,7 @@ fn context(packed: &Tensor, segment: &Segment) -> Result<Tensor> {
 
 /// Zero where the query may look, negative infinity elsewhere. The tile's last query is that of the
 /// last of the `visible` keys.
-fn mask(queries: usize, visible: usize, window: Option<usize>, like: &Tensor) -> Result<Tensor> {
+fn mask(queries: usize, visible: usize, window: Option<usize>, device: &Device) -> Result<Tensor> {
     let window = window.unwrap_or(visible);
     let before = visible - queries;
     let mask: Vec<f32> = (0..queries)
@@ -97,5 +108,13 @@ fn mask(queries: usize, visible: usize, window: Option<usize>, like: &Tensor) ->
             })
         })
         .collect();
-    Tensor::from_vec(mask, (queries, visible), like.device())?.to_dtype(like.dtype())
+    Tensor::from_vec(mask, (queries, visible), device)
+}
+
+/// Values bent to stay within a cap of either sign, if there is one.
+pub(super) fn soft_cap(values: Tensor, cap: Option<f64>) -> Result<Tensor> {
+    match cap {
+        None => Ok(values),
+        Some(cap) => (values / cap)?.tanh()? * cap,
+    }
 }

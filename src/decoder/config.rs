@@ -10,8 +10,8 @@ pub struct DecoderConfig {
     pub hidden_size: usize,
     /// Width of the MLP's inner layer.
     pub intermediate_size: usize,
-    /// Number of blocks.
-    pub layers: usize,
+    /// The blocks, first to last.
+    pub layers: Vec<LayerConfig>,
     /// Number of query heads.
     pub heads: usize,
     /// Number of key and value heads; divides `heads`.
@@ -24,26 +24,65 @@ pub struct DecoderConfig {
     pub max_positions: usize,
     /// `ε` of the norms.
     pub norm_eps: f64,
-    /// Activation of the MLP's gate.
+    /// Activation of the MLP.
     pub activation: Activation,
-    /// Rotary position embedding.
-    pub rope: RopeConfig,
+    /// Whether the activation gates a second projection, or stands alone.
+    pub gated_mlp: bool,
+    /// Whether the MLP reads what attention reads, or what attention has added to.
+    pub parallel_residual: bool,
+    /// The rotary position embeddings that blocks choose from.
+    pub ropes: Vec<RopeConfig>,
+    /// Products of queries and keys are multiplied by this.
+    pub attention_scale: f64,
+    /// Then `x` becomes `cap · tanh(x / cap)`.
+    pub attention_cap: Option<f64>,
+    /// The same of logits.
+    pub logit_cap: Option<f64>,
     /// Token embeddings are multiplied by this.
     pub embedding_scale: Option<f64>,
     /// Queries, keys and values are cut to at most this in magnitude, before rotation.
     pub clip_qkv: Option<f64>,
-    /// Each position attends to so many, itself included; to all before it if none.
-    pub sliding_window: Option<usize>,
 }
 
-/// Rotary position embedding over whole heads, the two halves of a head paired (as Hugging Face
-/// lays them out).
+impl DecoderConfig {
+    /// Sequences of more tokens than this have another position embedding than shorter ones, if
+    /// there is such a length.
+    pub fn long_from(&self) -> Option<usize> {
+        let long = self.ropes.iter().filter_map(|rope| rope.long.as_ref());
+        long.map(|long| long.from).next()
+    }
+}
+
+/// What distinguishes one block from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerConfig {
+    /// Each position attends to so many, itself included; to all before it if none.
+    pub sliding_window: Option<usize>,
+    /// Which of the rotary embeddings; none leaves positions out.
+    pub rope: Option<usize>,
+}
+
+/// Rotary position embedding, the two halves of what is rotated paired (as Hugging Face lays
+/// heads out).
 #[derive(Debug, Clone, PartialEq)]
 pub struct RopeConfig {
     /// Base of the geometric series of wavelengths.
     pub theta: f32,
-    /// Positions are divided by this (linear scaling).
-    pub linear_scale: f32,
-    /// Each frequency is divided by its factor (Llama 3.1's scaling); `head_dim / 2` of them.
+    /// How much of each head is rotated, its first `dims`; even.
+    pub dims: usize,
+    /// Each frequency is divided by its factor; `dims / 2` of them.
     pub factors: Option<Vec<f32>>,
+    /// Other factors for long sequences (LongRoPE).
+    pub long: Option<LongRope>,
+    /// Rotated queries and keys are multiplied by this.
+    pub magnitude: f32,
+}
+
+/// The factors of sequences of more than `from` tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LongRope {
+    /// The longest sequence that is not long.
+    pub from: usize,
+    /// As [`RopeConfig::factors`].
+    pub factors: Vec<f32>,
 }

@@ -1,34 +1,90 @@
 //! GGUF files: which architectures are supported, and how their metadata describes one.
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use candle_nn::Activation;
 
-use crate::decoder::{Block, DecoderConfig, Norm, RopeConfig, Weights};
+use super::{bounded_layers, key_heads_and_width};
+use crate::decoder::{Block, DecoderConfig, LayerConfig, Linear, Norm, RopeConfig, Weights};
 use crate::error::ModelError;
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, Part};
+use crate::weights::Target;
 
-/// `general.architecture` values of the supported GGUF files.
-const GGUF_ARCHITECTURES: [&str; 1] = ["llama"];
+/// What tells an architecture from a llama.
+struct Architecture {
+    /// `general.architecture`.
+    name: &'static str,
+    /// Whether the rows of queries and keys are ordered for a rotation of adjacent pairs.
+    pairs_rows: bool,
+    has_qkv_bias: bool,
+    /// Whether each query and key head is normed.
+    norms_heads: bool,
+    /// Whether embeddings are multiplied by the square root of their width.
+    scales_embedding: bool,
+    activation: Activation,
+}
+
+const LLAMA: Architecture = Architecture {
+    name: "llama",
+    pairs_rows: true,
+    has_qkv_bias: false,
+    norms_heads: false,
+    scales_embedding: false,
+    activation: Activation::Silu,
+};
+
+/// The supported architectures; each has a golden under `tests/goldens/gguf`. What a Gemma norm
+/// adds to one is stored as the sum.
+const ARCHITECTURES: [Architecture; 4] = [
+    LLAMA,
+    Architecture {
+        name: "qwen2",
+        pairs_rows: false,
+        has_qkv_bias: true,
+        ..LLAMA
+    },
+    Architecture {
+        name: "qwen3",
+        pairs_rows: false,
+        norms_heads: true,
+        ..LLAMA
+    },
+    Architecture {
+        name: "gemma",
+        pairs_rows: false,
+        scales_embedding: true,
+        activation: Activation::GeluPytorchTanh,
+        ..LLAMA
+    },
+];
+
+/// The `general.architecture` values of the supported GGUF files.
+pub fn architectures() -> Vec<&'static str> {
+    ARCHITECTURES.iter().map(|found| found.name).collect()
+}
+
+fn architecture(gguf: &Gguf) -> Result<&'static Architecture, ModelError> {
+    let name = gguf.string("general.architecture")?.unwrap_or("");
+    let found = ARCHITECTURES.iter().find(|found| found.name == name);
+    found.ok_or_else(|| {
+        let supported = architectures().join(", ");
+        gguf.refuse(format!("architecture '{name}'; supported: {supported}"))
+    })
+}
 
 /// Reads the decoder configuration from a GGUF file's metadata.
 ///
 /// # Errors
 /// When the architecture is not supported, or a field is missing or contradicts another.
 pub fn config_from_gguf(gguf: &Gguf) -> Result<DecoderConfig, ModelError> {
-    let architecture = gguf.string("general.architecture")?.unwrap_or("");
-    if !GGUF_ARCHITECTURES.contains(&architecture) {
-        return Err(gguf.refuse(format!(
-            "architecture '{architecture}'; supported: {}",
-            GGUF_ARCHITECTURES.join(", ")
-        )));
-    }
+    let family = architecture(gguf)?;
+    let architecture = family.name;
     let size = |key: &str| gguf.size(&format!("{architecture}.{key}"));
     let count = |key: &str| gguf.count(&format!("{architecture}.{key}"));
     let number = |key: &str| gguf.number(&format!("{architecture}.{key}"));
 
     let hidden_size = size("embedding_length")?;
     let heads = size("attention.head_count")?;
-    let (kv_heads, head_dim) = super::key_heads_and_width(
+    let (kv_heads, head_dim) = key_heads_and_width(
         hidden_size,
         heads,
         count("attention.head_count_kv")?,
@@ -43,8 +99,7 @@ pub fn config_from_gguf(gguf: &Gguf) -> Result<DecoderConfig, ModelError> {
              rotated; supported: all equal"
         )));
     }
-    let layers =
-        super::bounded_layers(size("block_count")?).map_err(|reason| gguf.refuse(reason))?;
+    let layers = bounded_layers(size("block_count")?).map_err(|reason| gguf.refuse(reason))?;
     if let Some(experts) = count("expert_count")?
         && experts > 0
     {
@@ -60,34 +115,49 @@ pub fn config_from_gguf(gguf: &Gguf) -> Result<DecoderConfig, ModelError> {
         return Err(gguf.refuse(format!("the metadata has no {architecture}.{norm_eps_key}")));
     };
     let theta = number("rope.freq_base")?.unwrap_or(10_000.0);
+    let layer = LayerConfig {
+        sliding_window: None,
+        rope: Some(0),
+    };
+    let rope = RopeConfig {
+        theta: positive("rope.freq_base", theta)? as f32,
+        dims: head_dim,
+        factors: match linear_scale(gguf, architecture)? {
+            Some(factor) => Some(vec![factor as f32; head_dim / 2]),
+            None => rope_factors(gguf, head_dim)?,
+        },
+        long: None,
+        magnitude: 1.0,
+    };
+    let scales_embedding = family.scales_embedding;
     Ok(DecoderConfig {
         hidden_size,
         intermediate_size: size("feed_forward_length")?,
-        layers,
+        layers: vec![layer; layers],
         heads,
         kv_heads,
         head_dim,
         vocab_size: gguf.strings("tokenizer.ggml.tokens")?.len(),
         max_positions: size("context_length")?,
         norm_eps: positive(norm_eps_key, norm_eps)?,
-        activation: Activation::Silu,
-        rope: RopeConfig {
-            theta: positive("rope.freq_base", theta)? as f32,
-            linear_scale: linear_scale(gguf, architecture)? as f32,
-            factors: rope_factors(gguf, head_dim)?,
-        },
-        embedding_scale: None,
+        activation: family.activation,
+        gated_mlp: true,
+        parallel_residual: false,
+        ropes: vec![rope],
+        attention_scale: 1.0 / (head_dim as f64).sqrt(),
+        attention_cap: None,
+        logit_cap: None,
+        embedding_scale: scales_embedding.then(|| (hidden_size as f64).sqrt()),
         clip_qkv: None,
-        sliding_window: None,
     })
 }
 
-fn linear_scale(gguf: &Gguf, architecture: &str) -> Result<f64, ModelError> {
+fn linear_scale(gguf: &Gguf, architecture: &str) -> Result<Option<f64>, ModelError> {
     let key = |key: &str| format!("{architecture}.rope.scaling.{key}");
     match gguf.string(&key("type"))? {
-        None | Some("none") => Ok(1.0),
+        None | Some("none") => Ok(None),
         Some("linear") => match gguf.number(&key("factor"))? {
-            Some(factor) if factor > 0.0 => Ok(factor),
+            Some(factor) if factor > 0.0 => Ok(Some(factor)),
             other => Err(gguf.refuse(format!("{} is {other:?}", key("factor")))),
         },
         Some(other) => Err(gguf.refuse(format!(
@@ -101,8 +171,12 @@ fn rope_factors(gguf: &Gguf, head_dim: usize) -> Result<Option<Vec<f32>>, ModelE
     if !gguf.has_tensor(NAME) {
         return Ok(None);
     }
+    let target = Target {
+        device: Device::Cpu,
+        dtype: candle_core::DType::F32,
+    };
     let factors = gguf
-        .tensor(NAME, &[head_dim / 2], &Device::Cpu)?
+        .tensor(NAME, &[head_dim / 2], &target)?
         .to_vec1::<f32>()
         .map_err(|error| gguf.refuse(format!("tensor {NAME}: {error}")))?;
     match factors.iter().find(|factor| **factor <= 0.0) {
@@ -111,15 +185,16 @@ fn rope_factors(gguf: &Gguf, head_dim: usize) -> Result<Option<Vec<f32>>, ModelE
     }
 }
 
-/// Reads the weights of a GGUF file to the device, dequantised to f32.
+/// Reads the weights of a GGUF file, dequantised.
 ///
 /// # Errors
 /// When a tensor is missing or does not fit the configuration.
 pub fn weights_from_gguf(
     gguf: &Gguf,
     config: &DecoderConfig,
-    device: &Device,
+    target: &Target,
 ) -> Result<Weights, ModelError> {
+    let family = architecture(gguf)?;
     let DecoderConfig {
         hidden_size,
         intermediate_size,
@@ -129,63 +204,69 @@ pub fn weights_from_gguf(
         vocab_size,
         ..
     } = *config;
-    let failed = |error: candle_core::Error| gguf.refuse(error.to_string());
-    let matrix =
-        |name: &str, rows: usize, columns: usize| gguf.tensor(name, &[rows, columns], device);
-    let norm = |name: &str| {
+    let in_f32 = target.in_f32();
+    let matrix = |name: &str, rows: usize, columns: usize| {
+        let weight = gguf.tensor(name, &[rows, columns], target);
+        weight.map(Linear::plain)
+    };
+    let norm = |name: &str, width: usize| {
         Ok::<_, ModelError>(Norm {
-            gain: gguf.tensor(name, &[hidden_size], device)?,
+            gain: gguf.tensor(name, &[width], &in_f32)?,
             bias: None,
         })
     };
-    let stack = |parts: &[Tensor]| Tensor::cat(parts, 0).map_err(failed);
-
-    let embedding = matrix("token_embd.weight", vocab_size, hidden_size)?;
+    let embedding = gguf.tensor("token_embd.weight", &[vocab_size, hidden_size], target)?;
     let mut blocks = Vec::new();
-    for layer in 0..config.layers {
+    for layer in 0..config.layers.len() {
         let name = |part: &str| format!("blk.{layer}.{part}.weight");
-        let rotated = |part: &str, heads: usize| {
-            let rows = matrix(&name(part), heads * head_dim, hidden_size)?;
-            halves_from_pairs(&rows, heads, head_dim).map_err(failed)
+        let projections = [
+            ("attn_q", heads, family.pairs_rows),
+            ("attn_k", kv_heads, family.pairs_rows),
+            ("attn_v", kv_heads, false),
+        ];
+        let qkv = projections.map(|(part, heads, pairs_rows)| {
+            let part = Part::new(name(part), &[heads * head_dim, hidden_size]);
+            if pairs_rows {
+                part.with_paired_rows(head_dim)
+            } else {
+                part
+            }
+        });
+        let biases = projections.map(|(part, heads, _)| {
+            Part::new(format!("blk.{layer}.{part}.bias"), &[heads * head_dim])
+        });
+        let bias = family.has_qkv_bias.then(|| gguf.stack(&biases, target));
+        let head_norm = |part: &str| {
+            let norm = family.norms_heads.then(|| norm(&name(part), head_dim));
+            norm.transpose()
         };
+        let up = ["ffn_gate", "ffn_up"]
+            .map(|part| Part::new(name(part), &[intermediate_size, hidden_size]));
         blocks.push(Block {
-            attention_norm: norm(&name("attn_norm"))?,
-            qkv: stack(&[
-                rotated("attn_q", heads)?,
-                rotated("attn_k", kv_heads)?,
-                matrix(&name("attn_v"), kv_heads * head_dim, hidden_size)?,
-            ])?,
-            qkv_bias: None,
-            query_norm: None,
-            key_norm: None,
+            attention_norm: Some(norm(&name("attn_norm"), hidden_size)?),
+            qkv: Linear {
+                weight: gguf.stack(&qkv, target)?,
+                bias: bias.transpose()?,
+            },
+            query_norm: head_norm("attn_q_norm")?,
+            key_norm: head_norm("attn_k_norm")?,
             output: matrix(&name("attn_output"), hidden_size, heads * head_dim)?,
-            mlp_norm: norm(&name("ffn_norm"))?,
-            gate_up: stack(&[
-                matrix(&name("ffn_gate"), intermediate_size, hidden_size)?,
-                matrix(&name("ffn_up"), intermediate_size, hidden_size)?,
-            ])?,
+            attention_post_norm: None,
+            mlp_norm: Some(norm(&name("ffn_norm"), hidden_size)?),
+            up: Linear::plain(gguf.stack(&up, target)?),
             down: matrix(&name("ffn_down"), hidden_size, intermediate_size)?,
+            mlp_post_norm: None,
         });
     }
     let unembedding = if gguf.has_tensor("output.weight") {
         matrix("output.weight", vocab_size, hidden_size)?
     } else {
-        embedding.clone()
+        Linear::plain(embedding.clone())
     };
     Ok(Weights {
-        final_norm: norm("output_norm.weight")?,
+        final_norm: norm("output_norm.weight", hidden_size)?,
         embedding,
         blocks,
         unembedding,
     })
-}
-
-/// GGUF's llama files order a head's rows for rotation of adjacent pairs; this puts them back
-/// for rotation of its two halves.
-fn halves_from_pairs(rows: &Tensor, heads: usize, head_dim: usize) -> candle_core::Result<Tensor> {
-    let shape = rows.shape();
-    rows.reshape((heads, head_dim / 2, 2, ()))?
-        .transpose(1, 2)?
-        .contiguous()?
-        .reshape(shape)
 }

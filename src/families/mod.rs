@@ -1,10 +1,10 @@
 //! Which model families are supported, and how a file describes one.
 
 mod gguf;
-mod hugging_face;
+mod hub;
 
-pub use gguf::{config_from_gguf, weights_from_gguf};
-pub use hugging_face::{HubConfig, config_from_hub, model_types, weights_from_hub};
+pub use gguf::{architectures, config_from_gguf, weights_from_gguf};
+pub use hub::{HubConfig, config_from_hub, model_types, weights_from_hub};
 
 /// More blocks than any model has: bounds the work that a header can ask for.
 const MAX_LAYERS: usize = 4096;
@@ -44,7 +44,7 @@ mod tests {
     use std::path::Path;
     use std::sync::atomic::AtomicBool;
 
-    use candle_core::Device;
+    use candle_core::{DType, Device};
     use candle_nn::Activation;
 
     use super::*;
@@ -53,8 +53,9 @@ mod tests {
     use crate::model_directory::ModelDirectory;
     use crate::score;
     use crate::sequence::Sequence;
+    use crate::weights::Target;
 
-    fn pairs() -> Vec<Group> {
+    fn pairs(long_from: Option<usize>) -> Vec<Group> {
         let sequence = |prompt: u32, length: u32, seed: u32| {
             let id = |at: u32| {
                 let seed = if at < prompt { 7 } else { seed };
@@ -67,20 +68,21 @@ mod tests {
             }
         };
         let pair = |prompt, plus, minus| {
-            Group::new(vec![
-                sequence(prompt, prompt + plus, 1),
-                sequence(prompt, prompt + minus, 2),
-            ])
+            let sequences =
+                [(plus, 1), (minus, 2)].map(|(n, seed)| sequence(prompt, prompt + n, seed));
+            Group::new(sequences.into(), long_from)
         };
         vec![pair(3, 5, 4), pair(20, 12, 9), pair(40, 30, 2)]
     }
 
-    /// Each pair's CHES score, with the bound that two implementations of it agree in.
+    /// Each pair's CHES score and log-probability of the chosen response, with the bound that two
+    /// implementations agree in.
     fn scores(config: DecoderConfig, weights: Weights) -> Vec<(f64, f64)> {
+        let pairs = pairs(config.long_from());
         let decoder = Decoder::new(config, weights, Device::Cpu);
         let engine = Engine {
             decoder: &decoder,
-            end_token: None,
+            end_token: Some(1),
             cancelled: &AtomicBool::new(false),
             finished: &|_| {},
         };
@@ -88,14 +90,18 @@ mod tests {
             let squares = embedding.sum.iter().map(|value| value * value);
             squares.sum::<f64>().sqrt()
         };
-        let scored = engine.run(&pairs()).unwrap();
+        let scored = engine.run(&pairs).unwrap();
         scored
             .into_iter()
-            .map(|embeddings| {
+            .flat_map(|embeddings| {
                 let embeddings = embeddings.unwrap();
                 let ches = score::ches(&embeddings[0], &embeddings[1]);
                 let (plus, minus) = (norm(&embeddings[0]), norm(&embeddings[1]));
-                (ches, 1e-4 * ches.abs() + 1e-6 * plus * (plus + minus))
+                let log_prob = embeddings[0].log_prob.unwrap();
+                [
+                    (ches, 1e-4 * ches.abs() + 1e-6 * plus * (plus + minus)),
+                    (log_prob, 1e-4 * log_prob.abs()),
+                ]
             })
             .collect()
     }
@@ -107,34 +113,81 @@ mod tests {
     /// the approximation by tanh, which moves it by less than one.)
     #[test]
     fn every_switch_matters() {
-        let theta: Change = |config, _| config.rope.theta *= 2.0;
+        let theta: Change = |config, _| config.ropes[0].theta *= 2.0;
         let activation: Change = |config, _| {
             config.activation = match config.activation {
                 Activation::Silu => Activation::GeluPytorchTanh,
                 _ => Activation::Silu,
             }
         };
-        let factors: Change = |config, _| config.rope.factors = None;
+        let factors: Change = |config, _| config.ropes[0].factors = None;
         let clip: Change = |config, _| config.clip_qkv = None;
         let mean: Change = |_, weights| {
             for block in &mut weights.blocks {
-                (block.attention_norm.bias, block.mlp_norm.bias) = (None, None);
+                for norm in [&mut block.attention_norm, &mut block.mlp_norm] {
+                    norm.as_mut().unwrap().bias = None;
+                }
             }
         };
         let final_mean: Change = |_, weights| weights.final_norm.bias = None;
         let scale: Change = |config, _| config.embedding_scale = None;
         let one: Change = |_, weights| {
             for block in &mut weights.blocks {
-                block.mlp_norm.gain = (&block.mlp_norm.gain - 1.0).unwrap();
+                let norm = block.mlp_norm.as_mut().unwrap();
+                norm.gain = (&norm.gain - 1.0).unwrap();
             }
         };
-        let bias: Change = |_, weights| weights.blocks[0].qkv_bias = None;
+        let bias: Change = |_, weights| weights.blocks[0].qkv.bias = None;
+        let output_bias: Change = |_, weights| weights.blocks[0].output.bias = None;
+        let up_bias: Change = |_, weights| weights.blocks[0].up.bias = None;
+        let down_bias: Change = |_, weights| weights.blocks[0].down.bias = None;
         let queries: Change = |_, weights| weights.blocks[0].query_norm = None;
         let keys: Change = |_, weights| weights.blocks[0].key_norm = None;
-        let window: Change = |config, _| config.sliding_window = None;
-        let wider: Change = |config, _| config.sliding_window = Some(6);
+        let each_head: Change = |config, weights| {
+            let norm = weights.blocks[0].query_norm.as_mut().unwrap();
+            norm.gain = norm.gain.narrow(0, 0, config.head_dim).unwrap();
+        };
+        let first_norm: Change = |_, weights| weights.blocks[0].attention_norm = None;
+        let post_attention: Change = |_, weights| weights.blocks[0].attention_post_norm = None;
+        let post_mlp: Change = |_, weights| weights.blocks[0].mlp_post_norm = None;
+        let window: Change = |config, _| {
+            for layer in &mut config.layers {
+                layer.sliding_window = None;
+            }
+        };
+        let wider: Change = |config, _| {
+            for layer in &mut config.layers {
+                layer.sliding_window = layer.sliding_window.map(|tokens| tokens + 1);
+            }
+        };
+        let everywhere: Change = |config, _| {
+            let window = config.layers.iter().find_map(|layer| layer.sliding_window);
+            for layer in &mut config.layers {
+                layer.sliding_window = window;
+            }
+        };
+        let attention_scale: Change = |config, _| {
+            config.attention_scale = 1.0 / (config.head_dim as f64).sqrt();
+        };
+        let attention_cap: Change = |config, _| config.attention_cap = None;
+        let logit_cap: Change = |config, _| config.logit_cap = None;
+        let local_theta: Change = |config, _| config.ropes[1].theta *= 2.0;
+        let one_theta: Change = |config, _| config.ropes[1] = config.ropes[0].clone();
+        let rotates_all: Change = |config, _| {
+            config.ropes[0].dims = config.head_dim;
+            config.ropes[0].factors = None;
+            config.ropes[0].long = None;
+        };
+        let magnitude: Change = |config, _| config.ropes[0].magnitude = 1.0;
+        let never_long: Change = |config, _| config.ropes[0].long = None;
+        let rope_everywhere: Change = |config, _| {
+            for layer in &mut config.layers {
+                layer.rope = Some(0);
+            }
+        };
+        let serial: Change = |config, _| config.parallel_residual = false;
         let eps: Change = |config, _| config.norm_eps *= 1e3;
-        let table: [(&str, &[(&str, Change)]); 6] = [
+        let table: [(&str, &[(&str, Change)]); 12] = [
             (
                 "llama",
                 &[("rope scaling", factors), ("norm's epsilon", eps)],
@@ -144,7 +197,7 @@ mod tests {
                 &[
                     ("clip", clip),
                     ("mean of the norms", mean),
-                    ("of the last", final_mean),
+                    ("mean of the last norm", final_mean),
                 ],
             ),
             (
@@ -156,15 +209,86 @@ mod tests {
                 "qwen3",
                 &[("norm of queries", queries), ("norm of keys", keys)],
             ),
-            ("mistral", &[("window", window), ("window of six", wider)]),
+            ("mistral", &[("window", window), ("exact window", wider)]),
+            (
+                "gemma2",
+                &[
+                    ("embedding's scale", scale),
+                    ("one plus gain", one),
+                    ("norm before attention", first_norm),
+                    ("norm after attention", post_attention),
+                    ("norm after the MLP", post_mlp),
+                    ("window", window),
+                    ("exact window", wider),
+                    ("full attention in between", everywhere),
+                    ("scale of queries", attention_scale),
+                    ("cap of attention", attention_cap),
+                    ("cap of logits", logit_cap),
+                ],
+            ),
+            (
+                "olmo2",
+                &[
+                    ("norm of queries", queries),
+                    ("norm of all heads together", each_head),
+                    ("norm of keys", keys),
+                    ("norm after attention", post_attention),
+                    ("norm after the MLP", post_mlp),
+                ],
+            ),
+            (
+                "phi3",
+                &[
+                    ("window", window),
+                    ("rest of the head", rotates_all),
+                    ("short factors", factors),
+                    ("long factors", never_long),
+                    ("magnitude", magnitude),
+                ],
+            ),
+            (
+                "gemma3_text",
+                &[
+                    ("embedding's scale", scale),
+                    ("one plus gain", one),
+                    ("norm of queries", queries),
+                    ("norm of keys", keys),
+                    ("norm after attention", post_attention),
+                    ("norm after the MLP", post_mlp),
+                    ("window", window),
+                    ("full attention in between", everywhere),
+                    ("scale of queries", attention_scale),
+                    ("rope scaling", factors),
+                    ("base of local rope", local_theta),
+                    ("rope of its own", one_theta),
+                ],
+            ),
+            ("smollm3", &[("blocks without rope", rope_everywhere)]),
+            (
+                "gpt_neox",
+                &[
+                    ("biases of heads", bias),
+                    ("bias of attention", output_bias),
+                    ("bias of up", up_bias),
+                    ("bias of down", down_bias),
+                    ("mean of the norms", mean),
+                    ("mean of the last norm", final_mean),
+                    ("rest of the head", rotates_all),
+                    ("parallel residual", serial),
+                ],
+            ),
         ];
         assert_eq!(table.map(|(family, _)| family).to_vec(), model_types());
         for (family, changes) in table {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/families");
             let directory = ModelDirectory::open(&folder.join(family).join("model")).unwrap();
+            let target = Target {
+                device: Device::Cpu,
+                dtype: DType::F32,
+            };
             let load = || {
                 let config = config_from_hub(&directory).unwrap();
-                let weights = weights_from_hub(&directory, &config, &Device::Cpu).unwrap();
+                let weights = weights_from_hub(&directory, &config, &target).unwrap();
                 (config, weights)
             };
             let (config, weights) = load();

@@ -1,12 +1,14 @@
 """A tiny random model of each family, and the golden scores of a few pairs with it.
 
-usage: make_families.py OUT_DIRECTORY
+usage: make_families.py OUT_DIRECTORY [FAMILY…]
 
-Each family becomes a directory: `model/` as transformers saves it, and `rows.jsonl`. The weights
+Each family becomes a directory: `model/` as transformers saves it, `rows.jsonl` with every score in
+float32, and `half.jsonl` with the CHES scores of more pairs in each type. The weights
 are far from an initialisation: attention is sharp, gains are not one, biases not zero, and
 windows, clips and RoPE scaling bite at the lengths of the rows.
 """
 
+import copy
 import json
 import pathlib
 import shutil
@@ -46,7 +48,49 @@ FAMILIES = {
     "qwen2": ("Qwen2Config", dict(rope_parameters=ROPE, tie_word_embeddings=False), False, False),
     "qwen3": ("Qwen3Config", dict(head_dim=12, rope_parameters=ROPE, tie_word_embeddings=True), True, False),
     "mistral": ("MistralConfig", dict(sliding_window=5, rope_parameters=ROPE), False, True),
+    "gemma2": (
+        "Gemma2Config",
+        dict(
+            head_dim=10, rope_parameters=ROPE, sliding_window=5, query_pre_attn_scalar=3,
+            attn_logit_softcapping=4.0, final_logit_softcapping=4.0,
+        ),
+        False,
+        True,
+    ),
+    "olmo2": ("Olmo2Config", dict(rope_parameters=ROPE), False, False),
+    "phi3": (
+        "Phi3Config",
+        dict(
+            sliding_window=21, original_max_position_embeddings=40, partial_rotary_factor=0.5,
+            rope_parameters={
+                "rope_type": "longrope", "rope_theta": 100.0, "short_factor": [1.0, 1.5], "long_factor": [2.0, 4.0],
+                "partial_rotary_factor": 0.5,
+            },
+        ),
+        False,
+        True,
+    ),
+    "gemma3_text": (
+        "Gemma3TextConfig",
+        dict(
+            head_dim=10, sliding_window=5, query_pre_attn_scalar=5, layer_types=["sliding_attention", "full_attention"],
+            rope_parameters={
+                "full_attention": {"rope_type": "linear", "rope_theta": 1000.0, "factor": 4.0},
+                "sliding_attention": ROPE,
+            },
+        ),
+        False,
+        True,
+    ),
+    "smollm3": ("SmolLM3Config", dict(rope_parameters=ROPE, no_rope_layer_interval=2), False, False),
+    "gpt_neox": (
+        "GPTNeoXConfig",
+        dict(rope_parameters={"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5}),
+        False,
+        False,
+    ),
 }
+GEMMAS = {"gemma", "gemma2", "gemma3_text"}
 SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
@@ -64,6 +108,13 @@ ROWS = [
     ("Tell me a story of a king who lived long ago and had three sons.", " Long ago there lived a king, and he had three sons, of whom the third was thought a fool.", " No."),
     ("Ω?", " ω", " ☃"),
 ]
+
+
+def other_pairs():
+    """Every prompt with responses to others."""
+    for at, (prompt, _, _) in enumerate(ROWS):
+        for step in range(1, len(ROWS)):
+            yield prompt, ROWS[(at + step) % len(ROWS)][1], ROWS[(at + 2 * step) % len(ROWS)][2]
 
 
 def make_tokenizer(adds_bos):
@@ -97,16 +148,17 @@ def make_model(family, config):
         noise = torch.randn(parameter.shape, generator=generator)
         if "norm" in name:
             # Gemma stores what is added to one.
-            parameter.copy_(0.5 * noise if family == "gemma" else 1.0 + 0.5 * noise)
+            is_gain = name.endswith("weight") and family not in GEMMAS
+            parameter.copy_(0.5 * noise + is_gain)
             if "q_norm" in name or "k_norm" in name:
                 parameter.mul_(1.8)
         elif name.endswith("bias"):
             parameter.copy_(0.5 * noise)
-        elif "q_proj" in name or "k_proj" in name:
+        elif any(part in name for part in ("q_proj", "k_proj", "qkv_proj", "query_key_value")):
             # Of OLMo's the clip cuts the largest.
             parameter.copy_(noise * ((6.0 if family == "olmo" else 3.0) / width) ** 0.5)
         elif "embed" in name:
-            parameter.copy_(noise * (0.2 if family == "gemma" else 1.0))
+            parameter.copy_(noise * (0.2 if family in GEMMAS else 1.0))
         else:
             parameter.copy_(noise * width**-0.5)
     return model.eval()
@@ -120,14 +172,17 @@ def sharpness(model, ids):
     return torch.stack([row - row.mean(-1, keepdim=True) for row in rows]).std().item()
 
 
-def main(out):
+def main(out, *families):
     out = pathlib.Path(out)
     for family, (config_class, fields, in_shards, adds_bos) in FAMILIES.items():
-        eps = {} if family == "olmo" else {"rms_norm_eps": 0.02}
+        if families and family not in families:
+            continue
+        eps = {"olmo": {}, "gpt_neox": {"layer_norm_eps": 0.02}}.get(family, {"rms_norm_eps": 0.02})
         config = getattr(transformers, config_class)(
             **{**SHAPE, **eps, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, **fields}
         )
         tokenizer, model = make_tokenizer(adds_bos), make_model(family, config)
+        rounded = {name: copy.deepcopy(model).to(getattr(torch, name)) for name in ("bfloat16", "float16")}
         folder = out / family
         shutil.rmtree(folder, ignore_errors=True)
         model.save_pretrained(folder / "model", max_shard_size="60KB" if in_shards else "5GB")
@@ -146,11 +201,20 @@ def main(out):
                             turns, tokenize=False, add_generation_prompt=True
                         )
                         end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-                    scores = reference.scores(
-                        model, len(ids(start)), ids(start + chosen), ids(start + rejected), end, 256
-                    )
+                    sequences = len(ids(start)), ids(start + chosen), ids(start + rejected), end, 256
+                    scores = reference.scores(model, *sequences)
                     row = {"format": form, "prompt": prompt, "chosen": chosen, "rejected": rejected}
                     file.write(json.dumps({**row, **scores}, ensure_ascii=False) + "\n")
+        with open(folder / "half.jsonl", "w") as file:
+            ids = lambda text: tokenizer(text).input_ids
+            for prompt, chosen, rejected in other_pairs():
+                sequences = len(ids(prompt)), ids(prompt + chosen), ids(prompt + rejected), 1, 256
+                scores = reference.scores(model, *sequences)
+                row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+                row |= {name: scores[name] for name in ("ches", "chosen_norm", "rejected_norm")}
+                for name, of_type in rounded.items():
+                    row[f"ches_{name}"] = reference.scores(of_type, *sequences)["ches"]
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
         size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
         sharp = sharpness(model, ids(start + ROWS[8][1]))
         print(f"{family}: {size} bytes, attention logits' deviation {sharp:.1f}")

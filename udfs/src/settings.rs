@@ -29,6 +29,20 @@ pub enum PromptFormat {
     Raw,
 }
 
+/// The type that a model computes in (`ches.dtype`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ModelType {
+    /// bfloat16 on a GPU, 32-bit floats on CPU.
+    #[default]
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+}
+
 /// The words of a setting that takes one of a few.
 trait Words: Sized + Copy + PartialEq + 'static {
     const WORDS: &'static [(&'static str, Self)];
@@ -53,6 +67,15 @@ impl Words for PromptFormat {
     ];
 }
 
+impl Words for ModelType {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("f32", Self::F32),
+        ("bf16", Self::Bf16),
+        ("f16", Self::F16),
+    ];
+}
+
 /// The settings of a session, `SET ches.<key> = …`.
 ///
 /// A [`ConfigExtension`] of DataFusion under the prefix `ches`; `SHOW ches.<key>` and
@@ -66,6 +89,8 @@ pub struct ChesSettings {
     pub chat_template: Option<String>,
     /// `auto`, `cpu`, `cuda` or `cuda:<n>[,<n>…]`. Key `device`.
     pub device: String,
+    /// What weights and activations are. Key `dtype`.
+    pub dtype: ModelType,
     /// Tokens of prompt + response that are kept, the end token not counted; 0 is the model's
     /// limit. Key `max_length`.
     pub max_length: usize,
@@ -84,6 +109,7 @@ impl Default for ChesSettings {
             model: None,
             chat_template: None,
             device: "auto".into(),
+            dtype: ModelType::default(),
             max_length: 0,
             prompt_format: PromptFormat::default(),
             on_error: OnError::default(),
@@ -92,16 +118,17 @@ impl Default for ChesSettings {
     }
 }
 
-const KEYS: [(&str, &str); 7] = [
+const KEYS: [(&str, &str); 8] = [
     (
         "model",
-        "The language model: a .gguf file or a model directory",
+        "The language model: a directory, a .gguf file, or a URL (s3, gs, az, http, https, hf)",
     ),
     (
         "chat_template",
         "Jinja text or a file's path; overrides the model's chat template",
     ),
     ("device", "auto, cpu, cuda, cuda:0 or cuda:0,1"),
+    ("dtype", "f32, bf16, f16 or auto: bf16 on a GPU, f32 on CPU"),
     (
         "max_length",
         "Tokens of prompt + response that are kept; 0: the model's limit",
@@ -140,6 +167,7 @@ impl ChesSettings {
             "model" => self.model = text(value),
             "chat_template" => self.chat_template = text(value),
             "device" => self.device = device(value)?,
+            "dtype" => self.dtype = word(key, value)?,
             "max_length" => self.max_length = number(key, value)?,
             "prompt_format" => self.prompt_format = word(key, value)?,
             "on_error" => self.on_error = word(key, value)?,
@@ -159,6 +187,7 @@ impl ChesSettings {
             "model" => self.model.clone(),
             "chat_template" => self.chat_template.clone(),
             "device" => Some(self.device.clone()),
+            "dtype" => Some(self.dtype.word().into()),
             "max_length" => Some(self.max_length.to_string()),
             "prompt_format" => Some(self.prompt_format.word().into()),
             "on_error" => Some(self.on_error.word().into()),

@@ -1,0 +1,478 @@
+//! Model directories as Hugging Face transformers writes them: a table of families, and what a
+//! `config.json` says of one.
+
+mod rope;
+mod weights;
+
+use candle_nn::Activation;
+use serde::Deserialize;
+
+use super::{bounded_layers, key_heads_and_width};
+use crate::decoder::{DecoderConfig, LayerConfig};
+use crate::error::ModelError;
+use crate::model_directory::ModelDirectory;
+use rope::RopeParameters;
+pub use weights::weights_from_hub;
+
+/// Wider than any head: bounds what a configuration can ask for.
+const MAX_HEAD_DIM: usize = 1 << 16;
+
+/// What tells a family from a llama.
+struct Family {
+    /// `model_type` of `config.json`.
+    model_type: &'static str,
+    /// What tensors are called and how they are laid out.
+    layout: Layout,
+    norms: Norms,
+    places: NormPlaces,
+    head_norms: HeadNorms,
+    windows: Windows,
+    /// Whether embeddings are multiplied by the square root of their width.
+    scales_embedding: bool,
+    /// Whether query, key and value projections have a bias whatever the configuration says.
+    has_qkv_bias: bool,
+    /// Whether products of queries and keys are scaled by `query_pre_attn_scalar`.
+    scales_queries: bool,
+    /// Whether `attn_logit_softcapping` applies.
+    caps_attention: bool,
+    /// Whether some blocks leave positions out (`no_rope_layers`).
+    skips_rope: bool,
+    /// The activation, where the configuration's is not the one that is used.
+    activation: Option<&'static str>,
+    /// The base of the rotary embedding that a configuration need not name.
+    rope_theta: f64,
+    /// The same of blocks with a window, where they have an embedding of their own.
+    local_rope_theta: Option<f64>,
+}
+
+/// What tensors are called and how they are laid out.
+#[derive(Clone, Copy, PartialEq)]
+enum Layout {
+    /// `q_proj`, `k_proj`, `v_proj`, `gate_proj`, `up_proj`.
+    Separate,
+    /// `qkv_proj`, `gate_up_proj`.
+    Fused,
+    /// GPT-NeoX's: query, key and value of one head after another, an MLP without gate, biases
+    /// everywhere.
+    NeoX,
+}
+
+/// How hidden states are normed.
+#[derive(Clone, Copy, PartialEq)]
+enum Norms {
+    /// By their root mean square, times a gain.
+    Rms,
+    /// The same, times one plus a stored number.
+    RmsPlusOne,
+    /// To mean 0 and variance 1, without parameters.
+    Plain,
+    /// To mean 0 and variance 1, times a gain, plus a bias.
+    Layer,
+}
+
+/// Which hidden states of a block are normed.
+#[derive(Clone, Copy, PartialEq)]
+enum NormPlaces {
+    /// What attention and MLP read.
+    Before,
+    /// What they add.
+    After,
+    /// Both.
+    Around,
+}
+
+/// Whether queries and keys are normed.
+#[derive(Clone, Copy, PartialEq)]
+enum HeadNorms {
+    None,
+    /// Each head by itself.
+    Each,
+    /// All heads together.
+    All,
+}
+
+/// Which blocks `sliding_window` applies to.
+#[derive(Clone, Copy, PartialEq)]
+enum Windows {
+    None,
+    All,
+    /// Those that `layer_types` names; without it, all but each n-th, n being
+    /// `sliding_window_pattern` or else this.
+    AllBut(usize),
+}
+
+const LLAMA: Family = Family {
+    model_type: "llama",
+    layout: Layout::Separate,
+    norms: Norms::Rms,
+    places: NormPlaces::Before,
+    head_norms: HeadNorms::None,
+    windows: Windows::None,
+    scales_embedding: false,
+    has_qkv_bias: false,
+    scales_queries: false,
+    caps_attention: false,
+    skips_rope: false,
+    activation: None,
+    rope_theta: 10_000.0,
+    local_rope_theta: None,
+};
+
+const GEMMA: Family = Family {
+    model_type: "gemma",
+    norms: Norms::RmsPlusOne,
+    scales_embedding: true,
+    // Older configurations name another one, which transformers ignores too.
+    activation: Some("gelu_pytorch_tanh"),
+    ..LLAMA
+};
+
+const GEMMA2: Family = Family {
+    model_type: "gemma2",
+    places: NormPlaces::Around,
+    windows: Windows::AllBut(2),
+    scales_queries: true,
+    caps_attention: true,
+    activation: None,
+    ..GEMMA
+};
+
+/// The supported families. Each has a golden under `tests/goldens/families`.
+const FAMILIES: [Family; 12] = [
+    LLAMA,
+    Family {
+        model_type: "olmo",
+        norms: Norms::Plain,
+        ..LLAMA
+    },
+    GEMMA,
+    Family {
+        model_type: "qwen2",
+        has_qkv_bias: true,
+        ..LLAMA
+    },
+    Family {
+        model_type: "qwen3",
+        head_norms: HeadNorms::Each,
+        ..LLAMA
+    },
+    Family {
+        model_type: "mistral",
+        windows: Windows::All,
+        ..LLAMA
+    },
+    GEMMA2,
+    Family {
+        model_type: "olmo2",
+        places: NormPlaces::After,
+        head_norms: HeadNorms::All,
+        ..LLAMA
+    },
+    Family {
+        model_type: "phi3",
+        layout: Layout::Fused,
+        windows: Windows::All,
+        ..LLAMA
+    },
+    Family {
+        model_type: "gemma3_text",
+        head_norms: HeadNorms::Each,
+        windows: Windows::AllBut(6),
+        caps_attention: false,
+        rope_theta: 1_000_000.0,
+        local_rope_theta: Some(10_000.0),
+        ..GEMMA2
+    },
+    Family {
+        model_type: "smollm3",
+        skips_rope: true,
+        rope_theta: 2_000_000.0,
+        ..LLAMA
+    },
+    Family {
+        model_type: "gpt_neox",
+        layout: Layout::NeoX,
+        norms: Norms::Layer,
+        ..LLAMA
+    },
+];
+
+/// The `model_type` values of the supported families.
+pub fn model_types() -> Vec<&'static str> {
+    FAMILIES.iter().map(|family| family.model_type).collect()
+}
+
+/// One id or several.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum TokenIds {
+    One(u32),
+    Several(Vec<u32>),
+}
+
+/// The fields of `config.json` that matter here.
+///
+/// candle-transformers has such a structure for each family; none reads `rope_parameters`, which
+/// transformers writes since its version 5, and all would silently take a default for it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct HubConfig {
+    #[serde(default)]
+    model_type: String,
+    hidden_size: Option<usize>,
+    intermediate_size: Option<usize>,
+    num_hidden_layers: Option<usize>,
+    num_attention_heads: Option<usize>,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    vocab_size: Option<usize>,
+    max_position_embeddings: Option<usize>,
+    original_max_position_embeddings: Option<usize>,
+    rms_norm_eps: Option<f64>,
+    layer_norm_eps: Option<f64>,
+    hidden_act: Option<String>,
+    hidden_activation: Option<String>,
+    tie_word_embeddings: Option<bool>,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
+    clip_qkv: Option<f64>,
+    sliding_window: Option<usize>,
+    use_sliding_window: Option<bool>,
+    sliding_window_pattern: Option<usize>,
+    layer_types: Option<Vec<String>>,
+    use_bidirectional_attention: Option<bool>,
+    query_pre_attn_scalar: Option<f64>,
+    attn_logit_softcapping: Option<f64>,
+    final_logit_softcapping: Option<f64>,
+    no_rope_layers: Option<Vec<u8>>,
+    no_rope_layer_interval: Option<usize>,
+    use_parallel_residual: Option<bool>,
+    rope_theta: Option<f64>,
+    rope_local_base_freq: Option<f64>,
+    rotary_emb_base: Option<f64>,
+    partial_rotary_factor: Option<f64>,
+    rotary_pct: Option<f64>,
+    rope_scaling: Option<RopeParameters>,
+    rope_parameters: Option<RopeParameters>,
+    bos_token_id: Option<TokenIds>,
+    eos_token_id: Option<TokenIds>,
+}
+
+impl TokenIds {
+    fn first(&self) -> Option<u32> {
+        match self {
+            Self::One(id) => Some(*id),
+            Self::Several(ids) => ids.first().copied(),
+        }
+    }
+}
+
+impl HubConfig {
+    /// The id of the beginning-of-sequence token, if the configuration names one.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos_token_id.as_ref().and_then(TokenIds::first)
+    }
+
+    /// The id of the end-of-sequence token, the first if there are several.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos_token_id.as_ref().and_then(TokenIds::first)
+    }
+
+    fn family(&self) -> Result<&'static Family, String> {
+        let found = FAMILIES
+            .iter()
+            .find(|family| family.model_type == self.model_type);
+        found.ok_or_else(|| {
+            format!(
+                "model_type '{}'; supported: {}",
+                self.model_type,
+                model_types().join(", ")
+            )
+        })
+    }
+}
+
+fn required(name: &str, found: Option<usize>) -> Result<usize, String> {
+    match found {
+        Some(found) if found > 0 && u32::try_from(found).is_ok() => Ok(found),
+        Some(found) => Err(format!("{name} is {found}; accepted: 1 to {}", u32::MAX)),
+        None => Err(format!("config.json has no {name}")),
+    }
+}
+
+fn positive(name: &str, found: f64) -> Result<f64, String> {
+    if found.is_finite() && found > 0.0 {
+        Ok(found)
+    } else {
+        Err(format!("{name} is {found}; accepted: positive numbers"))
+    }
+}
+
+/// A positive number, if there is one.
+fn positive_if(name: &str, found: Option<f64>) -> Result<Option<f64>, String> {
+    found.map(|found| positive(name, found)).transpose()
+}
+
+/// The decoder that a directory's `config.json` describes.
+///
+/// # Errors
+/// When the family is not supported, or a field is missing, contradicts another, or asks for
+/// something that is not supported.
+pub fn config_from_hub(directory: &ModelDirectory) -> Result<DecoderConfig, ModelError> {
+    decoder_config(&directory.config).map_err(|reason| directory.refuse(reason))
+}
+
+fn decoder_config(config: &HubConfig) -> Result<DecoderConfig, String> {
+    let family = config.family()?;
+    refuse_unsupported(config, family)?;
+    let hidden_size = required("hidden_size", config.hidden_size)?;
+    let heads = required("num_attention_heads", config.num_attention_heads)?;
+    let is_neox = family.layout == Layout::NeoX;
+    let (kv_heads, head_dim) = key_heads_and_width(
+        hidden_size,
+        heads,
+        config.num_key_value_heads.filter(|_| !is_neox),
+        config.head_dim.filter(|_| !is_neox),
+    )?;
+    if head_dim > MAX_HEAD_DIM {
+        return Err(format!(
+            "a head width of {head_dim}; accepted: even sizes up to {MAX_HEAD_DIM}"
+        ));
+    }
+    let scalar = if family.scales_queries {
+        positive_if("query_pre_attn_scalar", config.query_pre_attn_scalar)?
+    } else {
+        None
+    };
+    let attention_cap = config
+        .attn_logit_softcapping
+        .filter(|_| family.caps_attention);
+    let has_logit_cap = family.scales_queries;
+    let logit_cap = config.final_logit_softcapping.filter(|_| has_logit_cap);
+    Ok(DecoderConfig {
+        hidden_size,
+        intermediate_size: required("intermediate_size", config.intermediate_size)?,
+        layers: layers(config, family)?,
+        heads,
+        kv_heads,
+        head_dim,
+        vocab_size: required("vocab_size", config.vocab_size)?,
+        max_positions: required("max_position_embeddings", config.max_position_embeddings)?,
+        norm_eps: norm_eps(config, family)?,
+        activation: activation(config, family)?,
+        gated_mlp: !is_neox,
+        parallel_residual: is_neox && config.use_parallel_residual.unwrap_or(true),
+        ropes: rope::ropes(config, family, head_dim)?,
+        attention_scale: 1.0 / scalar.unwrap_or(head_dim as f64).sqrt(),
+        attention_cap: positive_if("attn_logit_softcapping", attention_cap)?,
+        logit_cap: positive_if("final_logit_softcapping", logit_cap)?,
+        embedding_scale: family.scales_embedding.then(|| (hidden_size as f64).sqrt()),
+        clip_qkv: positive_if("clip_qkv", config.clip_qkv)?,
+    })
+}
+
+fn refuse_unsupported(config: &HubConfig, family: &Family) -> Result<(), String> {
+    // What a NeoX configuration leaves out is true.
+    let has_bias = family.layout == Layout::NeoX;
+    let biased = config.attention_bias.unwrap_or(has_bias);
+    let biased = biased && !family.has_qkv_bias;
+    let switches = [
+        ("mlp_bias", config.mlp_bias, false),
+        ("use_sliding_window", config.use_sliding_window, false),
+        (
+            "use_bidirectional_attention",
+            config.use_bidirectional_attention,
+            false,
+        ),
+        ("attention_bias", Some(biased), has_bias),
+    ];
+    let switches = switches.map(|(name, found, only)| (name, found.unwrap_or(false), only));
+    match switches.iter().find(|(_, found, only)| found != only) {
+        None => Ok(()),
+        Some((name, found, _)) => Err(format!(
+            "{name} is {found}; not supported for model_type '{}'",
+            family.model_type
+        )),
+    }
+}
+
+fn activation(config: &HubConfig, family: &Family) -> Result<Activation, String> {
+    let named = config.hidden_activation.as_deref();
+    let named = named.or(config.hidden_act.as_deref());
+    Ok(match family.activation.or(named) {
+        Some("silu" | "swish") => Activation::Silu,
+        Some("gelu") => Activation::Gelu,
+        Some("gelu_pytorch_tanh") => Activation::GeluPytorchTanh,
+        other => {
+            let other = other.unwrap_or("");
+            return Err(format!(
+                "hidden_act '{other}'; supported: silu, gelu, gelu_pytorch_tanh"
+            ));
+        }
+    })
+}
+
+fn norm_eps(config: &HubConfig, family: &Family) -> Result<f64, String> {
+    let (name, found) = match family.norms {
+        // It has no configuration: transformers fixes it.
+        Norms::Plain => return Ok(1e-5),
+        Norms::Layer => ("layer_norm_eps", config.layer_norm_eps),
+        Norms::Rms | Norms::RmsPlusOne => ("rms_norm_eps", config.rms_norm_eps),
+    };
+    match found {
+        Some(eps) => positive(name, eps),
+        None => Err(format!("config.json has no {name}")),
+    }
+}
+
+fn layers(config: &HubConfig, family: &Family) -> Result<Vec<LayerConfig>, String> {
+    let count = bounded_layers(required("num_hidden_layers", config.num_hidden_layers)?)?;
+    let window = config.sliding_window;
+    let window = window.map(|tokens| required("sliding_window", Some(tokens)));
+    let window = window.transpose()?;
+    let of_layers = |name: &str, length: Option<usize>| match length {
+        Some(length) if length != count => {
+            Err(format!("{name} has {length} entries for {count} blocks"))
+        }
+        _ => Ok(()),
+    };
+    let layer_types = config.layer_types.as_deref();
+    let has_slid = |layer: usize| match (family.windows, layer_types) {
+        (Windows::None, _) => Ok(false),
+        (Windows::All, _) => Ok(true),
+        (Windows::AllBut(_), Some(types)) => match types[layer].as_str() {
+            "sliding_attention" => Ok(true),
+            "full_attention" => Ok(false),
+            other => Err(format!(
+                "layer_types holds '{other}'; supported: sliding_attention, full_attention"
+            )),
+        },
+        (Windows::AllBut(pattern), None) => {
+            let pattern = config.sliding_window_pattern.unwrap_or(pattern);
+            let pattern = required("sliding_window_pattern", Some(pattern))?;
+            Ok(!(layer + 1).is_multiple_of(pattern))
+        }
+    };
+    if matches!(family.windows, Windows::AllBut(_)) {
+        of_layers("layer_types", layer_types.map(<[_]>::len))?;
+    }
+    let no_rope = config.no_rope_layers.as_deref();
+    if family.skips_rope {
+        of_layers("no_rope_layers", no_rope.map(<[_]>::len))?;
+    }
+    let interval = config.no_rope_layer_interval.unwrap_or(4);
+    let interval = required("no_rope_layer_interval", Some(interval))?;
+    let layer = |layer: usize| {
+        let slides = has_slid(layer)?;
+        let has_rope = match (family.skips_rope, no_rope) {
+            (false, _) => true,
+            (true, Some(has_rope)) => has_rope[layer] != 0,
+            (true, None) => !(layer + 1).is_multiple_of(interval),
+        };
+        let is_local = slides && family.local_rope_theta.is_some();
+        Ok(LayerConfig {
+            sliding_window: window.filter(|_| slides),
+            rope: has_rope.then_some(usize::from(is_local)),
+        })
+    };
+    (0..count).map(layer).collect()
+}
