@@ -37,9 +37,10 @@ bench: build
 	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; \
 	$(PYTHON) bench/bench.py --ches $(CHES) --model "$$model" --data "$(DATA)/hh_raw.parquet"
 
-# Needs torch, transformers, gguf and pyarrow.
+# Needs torch, transformers, accelerate, gguf, sentencepiece and pyarrow.
 goldens:
 	$(PYTHON) $(GOLDENS)/make_families.py $(GOLDENS)/families
+	$(PYTHON) $(GOLDENS)/make_gguf.py $(GOLDENS)/families $(GOLDENS)/gguf
 	$(PYTHON) $(GOLDENS)/make_templates.py $(GOLDENS)/templates.json
 	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; set -ex; \
 	$(PYTHON) $(GOLDENS)/make_rows.py "$$model" $(GOLDENS)/rows.json $(GOLDENS)/rows.golden.jsonl; \

@@ -221,6 +221,14 @@ impl Gguf {
         }
     }
 
+    /// An array of floats, which must be there.
+    pub fn floats(&self, key: &str) -> Result<&[f32], ModelError> {
+        match self.required(key, self.metadata.get(key))? {
+            Value::Floats(values) => Ok(values),
+            other => Err(self.wrong(key, other, "an array of floats")),
+        }
+    }
+
     /// An array of integers, if it is there.
     pub fn integers(&self, key: &str) -> Result<Option<&[i64]>, ModelError> {
         match self.metadata.get(key) {

@@ -31,6 +31,7 @@ mod error;
 pub mod families;
 mod format;
 pub mod gguf;
+mod gguf_tokenizer;
 mod mapped_file;
 mod memo;
 mod model;

@@ -12,6 +12,7 @@ use crate::decoder::{Decoder, DecoderConfig, Weights};
 use crate::error::ModelError;
 use crate::families;
 use crate::gguf::Gguf;
+use crate::gguf_tokenizer::tokenizer_from_gguf;
 use crate::model_directory::{self, ModelDirectory};
 use crate::tokenizer::TextTokenizer;
 use crate::weights::Target;
@@ -83,7 +84,7 @@ impl Source {
 
     fn tokenizer(&self) -> Result<TextTokenizer, ModelError> {
         match self {
-            Self::Gguf(gguf) => TextTokenizer::from_gguf(gguf),
+            Self::Gguf(gguf) => tokenizer_from_gguf(gguf),
             Self::Directory(directory) => TextTokenizer::from_directory(directory),
         }
     }

@@ -1,26 +1,12 @@
 //! From text to token ids.
 
-use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 
 use serde::de::IgnoredAny;
-use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::digits::Digits;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::{AddedToken, Tokenizer};
+use tokenizers::Tokenizer;
 
 use crate::error::ModelError;
-use crate::gguf::Gguf;
 use crate::model_directory::ModelDirectory;
-
-/// `tokenizer.ggml.token_type` values (`llama_token_type` of llama.cpp).
-const CONTROL: i64 = 3;
-const USER_DEFINED: i64 = 4;
-
-/// `tokenizer.ggml.pre` values that are supported, as [`pre_tokenizer`] builds them.
-const PRE_TOKENIZERS: &str = "smollm";
 
 /// A model's tokenizer with what the contract of a text needs to know of it.
 #[derive(Debug)]
@@ -34,85 +20,21 @@ pub struct TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// Builds the tokenizer from a GGUF file's metadata.
-    ///
-    /// # Errors
-    /// When a field is missing or wrong, or the kind of tokenizer is not supported.
-    pub fn from_gguf(gguf: &Gguf) -> Result<Self, ModelError> {
-        let model = gguf.string("tokenizer.ggml.model")?.unwrap_or("");
-        if model != "gpt2" {
-            return Err(gguf.refuse(format!(
-                "tokenizer.ggml.model is '{model}'; supported: gpt2 (byte-level BPE)"
-            )));
-        }
-        let tokens = gguf.strings("tokenizer.ggml.tokens")?;
-        let id = |at: usize| u32::try_from(at).expect("a vocabulary below 2^32 tokens");
-        let vocab: Vocab = tokens
-            .iter()
-            .enumerate()
-            .map(|(at, token)| (token.clone(), id(at)))
-            .collect();
-        if vocab.len() != tokens.len() {
-            return Err(gguf.refuse("tokenizer.ggml.tokens holds a token twice"));
-        }
-        let failed = |error: tokenizers::Error| gguf.refuse(format!("the tokenizer: {error}"));
-        let bpe = BPE::builder()
-            .vocab_and_merges(vocab, merges(gguf, tokens)?)
-            .build()
-            .map_err(failed)?;
-        let mut tokenizer = Tokenizer::new(bpe);
-        tokenizer.with_pre_tokenizer(Some(pre_tokenizer(gguf)?));
-        tokenizer.with_decoder(Some(ByteLevel::default()));
-
-        let types = gguf.integers("tokenizer.ggml.token_type")?.unwrap_or(&[]);
-        if !types.is_empty() && types.len() != tokens.len() {
-            return Err(gguf.refuse(format!(
-                "tokenizer.ggml.token_type has {} entries for {} tokens",
-                types.len(),
-                tokens.len()
-            )));
-        }
-        let of_type = |wanted: i64| {
-            let typed = tokens.iter().zip(types).enumerate();
-            typed
-                .filter(move |(_, (token, found))| **found == wanted && !token.is_empty())
-                .map(|(at, (token, _))| (token.clone(), at))
-        };
-        let special: Vec<(String, u32)> = of_type(CONTROL)
-            .map(|(token, at)| (token, id(at)))
-            .collect();
-        let added = |special: bool| move |token: String| AddedToken::from(token, special);
-        tokenizer
-            .add_special_tokens(
-                special
-                    .iter()
-                    .map(|(token, _)| token.clone())
-                    .map(added(true)),
-            )
-            .and_then(|_| {
-                tokenizer.add_tokens(
-                    of_type(USER_DEFINED)
-                        .map(|(token, _)| token)
-                        .map(added(false)),
-                )
-            })
-            .map_err(failed)?;
-
-        let token_id = |key: &str| match gguf.count(key)? {
-            Some(found) if found >= tokens.len() => Err(gguf.refuse(format!(
-                "{key} is {found}; the vocabulary has {} tokens",
-                tokens.len()
-            ))),
-            found => Ok(found.map(id)),
-        };
-        let bos = token_id("tokenizer.ggml.bos_token_id")?;
-        Ok(Self {
-            eos: token_id("tokenizer.ggml.eos_token_id")?,
-            adds_bos: bos.is_some() && gguf.bool("tokenizer.ggml.add_bos_token")? == Some(true),
-            bos,
+    /// A tokenizer whose special tokens are these, texts with ids.
+    pub fn new(
+        tokenizer: Tokenizer,
+        special: Vec<(String, u32)>,
+        bos: Option<u32>,
+        eos: Option<u32>,
+        adds_bos: bool,
+    ) -> Self {
+        Self {
             tokenizer,
             special,
-        })
+            bos,
+            eos,
+            adds_bos: adds_bos && bos.is_some(),
+        }
     }
 
     /// The tokenizer of a model directory.
@@ -151,14 +73,8 @@ impl TextTokenizer {
         // The tokenizer's own BOS is what it puts before a text.
         let of_nothing = unpanicked(|| tokenizer.encode_fast("", true))
             .map_err(|reason| directory.refuse(format!("tokenizer.json: {reason}")))?;
-        let adds_bos = bos.is_some() && of_nothing.get_ids().first().copied() == bos;
-        Ok(Self {
-            tokenizer,
-            special,
-            bos,
-            eos,
-            adds_bos,
-        })
+        let adds_bos = of_nothing.get_ids().first().copied() == bos;
+        Ok(Self::new(tokenizer, special, bos, eos, adds_bos))
     }
 
     /// The ids of a text; special tokens that are written out in it are taken as such.
@@ -202,44 +118,5 @@ fn unpanicked<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, Stri
     match std::panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("it contradicts itself".into()),
-    }
-}
-
-/// The merges, each checked to be of known tokens: the builder indexes by them unchecked.
-fn merges(gguf: &Gguf, tokens: &[String]) -> Result<Vec<(String, String)>, ModelError> {
-    const KEY: &str = "tokenizer.ggml.merges";
-    let known: HashSet<&str> = tokens.iter().map(String::as_str).collect();
-    let mut merged = String::new();
-    gguf.strings(KEY)?
-        .iter()
-        .map(|merge| {
-            if let Some((left, right)) = merge.split_once(' ') {
-                merged.clear();
-                merged.push_str(left);
-                merged.push_str(right);
-                if [left, right, &merged]
-                    .iter()
-                    .all(|token| known.contains(token))
-                {
-                    return Ok((left.to_owned(), right.to_owned()));
-                }
-            }
-            Err(gguf.refuse(format!("{KEY}: '{merge}' does not join two known tokens")))
-        })
-        .collect()
-}
-
-/// The pre-tokenizer that a GGUF file only names.
-fn pre_tokenizer(gguf: &Gguf) -> Result<PreTokenizerWrapper, ModelError> {
-    match gguf.string("tokenizer.ggml.pre")? {
-        Some("smollm") => Ok(Sequence::new(vec![
-            Digits::new(true).into(),
-            ByteLevel::new(false, true, true).into(),
-        ])
-        .into()),
-        other => Err(gguf.refuse(format!(
-            "tokenizer.ggml.pre is '{}'; supported: {PRE_TOKENIZERS}",
-            other.unwrap_or("")
-        ))),
     }
 }

@@ -121,6 +121,20 @@ async fn every_family_agrees_with_its_golden() {
     }
 }
 
+/// A GGUF file of a family holds the same model as its directory.
+#[tokio::test(flavor = "multi_thread")]
+async fn gguf_files_agree_with_the_goldens_of_their_directories() {
+    let architectures = families::architectures();
+    assert!(architectures.len() >= 4);
+    for architecture in architectures {
+        let file = root().join(format!("tests/goldens/gguf/{architecture}.gguf"));
+        for (format, name) in [(PromptFormat::Raw, "raw"), (PromptFormat::Chat, "chat")] {
+            let rows = rows(architecture, name);
+            Asked::of(&file, format).assert(&rows).await;
+        }
+    }
+}
+
 /// In half precision a score is as near to the one in float32 as transformers' is: the median and
 /// the 95th percentile of the errors are at most 1.3 times as large, and the order stays.
 #[tokio::test(flavor = "multi_thread")]
