@@ -38,6 +38,7 @@ mod model;
 pub mod model_directory;
 mod observer;
 mod open_models;
+mod places;
 mod plugin;
 mod score;
 mod scorer;

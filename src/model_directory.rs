@@ -16,15 +16,15 @@ use crate::families::HubConfig;
 use crate::mapped_file::MappedFile;
 use crate::weights::{Stored, Target};
 
-const CONFIG: &str = "config.json";
-const TOKENIZER: &str = "tokenizer.json";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const TEMPLATE: &str = "chat_template.jinja";
-const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub const CONFIG: &str = "config.json";
+pub const TOKENIZER: &str = "tokenizer.json";
+pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+pub const TEMPLATE: &str = "chat_template.jinja";
+pub const WEIGHTS: &str = "model.safetensors";
+pub const INDEX: &str = "model.safetensors.index.json";
 
 /// Far above any real description of a model, and a bound on what one that is none can ask for.
-const MAX_JSON_BYTES: u64 = 16 << 20;
+pub const MAX_JSON_BYTES: u64 = 16 << 20;
 /// The largest tokenizers have some 20 MB.
 const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 
@@ -141,16 +141,23 @@ pub fn resolve(path: &Path) -> PathBuf {
     }
 }
 
+/// Whether a file of this name, in a model's directory, is part of the model.
+pub fn is_file_of_a_model(name: &str) -> bool {
+    [CONFIG, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE, INDEX].contains(&name) || is_shard(name)
+}
+
+/// Whether this names a safetensors file, and in no other directory.
+fn is_shard(name: &str) -> bool {
+    Path::new(name).file_name().and_then(|n| n.to_str()) == Some(name)
+        && name.ends_with(".safetensors")
+}
+
 /// The files of a directory that make up a model.
 pub fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let is_ours = |name: &str| {
-        [CONFIG, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE, INDEX].contains(&name)
-            || name.ends_with(".safetensors")
-    };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path)? {
         let entry = entry?;
-        if entry.file_name().to_str().is_some_and(is_ours) {
+        if entry.file_name().to_str().is_some_and(is_file_of_a_model) {
             files.push(entry.path());
         }
     }
@@ -224,7 +231,7 @@ impl ModelDirectory {
         let shards = match read(&place(INDEX), MAX_JSON_BYTES)? {
             _ if place(WEIGHTS).is_file() => vec![place(WEIGHTS)],
             None => return Err(missing(WEIGHTS)),
-            Some(bytes) => shards(path, &parse(&place(INDEX), &bytes)?)?,
+            Some(bytes) => shards(path, &bytes)?,
         };
         let mut tensors = BTreeMap::new();
         let mut mapped = Vec::new();
@@ -381,25 +388,31 @@ fn stored_tensors(bytes: &[u8], shard: usize) -> Result<Vec<(String, StoredTenso
     Ok(tensors.into_iter().map(stored).collect())
 }
 
-/// The files that an index names, which must be files of the same directory.
-fn shards(path: &Path, index: &Index) -> Result<Vec<PathBuf>, ModelError> {
-    let names: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
-    let place = path.join(INDEX);
-    let shard = |name: &str| {
-        let is_plain = Path::new(name).file_name().and_then(|n| n.to_str()) == Some(name);
-        if !is_plain || !name.ends_with(".safetensors") {
-            return Err(ModelError::new(
-                &place,
-                format!("names '{name}'; accepted: .safetensors files of the same directory"),
-            ));
+/// The files that an index names, which must be files of its own directory.
+///
+/// # Errors
+/// When it is no index, or names anything else.
+pub fn shard_names(index: &[u8]) -> Result<BTreeSet<String>, String> {
+    let index: Index = serde_json::from_slice(index).map_err(|error| error.to_string())?;
+    let names: BTreeSet<String> = index.weight_map.into_values().collect();
+    match names.iter().find(|name| !is_shard(name)) {
+        None => Ok(names),
+        Some(name) => Err(format!(
+            "names '{name}'; accepted: .safetensors files of the same directory"
+        )),
+    }
+}
+
+fn shards(path: &Path, index: &[u8]) -> Result<Vec<PathBuf>, ModelError> {
+    let refuse = |reason: String| ModelError::new(&path.join(INDEX), reason);
+    let shard = |name: String| {
+        let shard = path.join(&name);
+        if shard.is_file() {
+            Ok(shard)
+        } else {
+            Err(refuse(format!("names '{name}', which is missing")))
         }
-        if !path.join(name).is_file() {
-            return Err(ModelError::new(
-                &place,
-                format!("names '{name}', which is missing"),
-            ));
-        }
-        Ok(path.join(name))
     };
+    let names = shard_names(index).map_err(refuse)?;
     names.into_iter().map(shard).collect()
 }

@@ -1,7 +1,6 @@
 //! The model's side of the door: a [`Scorer`] that runs language models by candle.
 
 use std::error::Error;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,6 +18,7 @@ use crate::memo::{Key, Memo, ModelScores, Similarities};
 use crate::model::{Identity, Model};
 use crate::observer::{Nobody, Observer};
 use crate::open_models;
+use crate::places;
 use crate::score;
 use crate::sequence::{Encoder, EncodingError, Sequence};
 
@@ -549,17 +549,12 @@ fn open_model(
     let Some(place) = &settings.model else {
         return Err(setting(
             "model",
-            "not set; SET ches.model = '<path>' to a .gguf file or a model directory, or give --model",
+            "not set; SET ches.model = '<path>' to a model directory, a .gguf file or a URL, or give --model",
         ));
     };
-    if place.contains("://") {
-        return Err(setting(
-            "model",
-            format!("'{place}' is a URL; accepted: the path of a .gguf file or a model directory"),
-        ));
-    }
     let of_model = |error: crate::ModelError| setting("model", error.to_string());
-    let identity = Identity::of(Path::new(place), &settings.device, settings.dtype);
+    let path = places::local(place).map_err(of_model)?;
+    let identity = Identity::of(&path, &settings.device, settings.dtype);
     let identity = identity.map_err(of_model)?;
     let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(model) = slot.as_ref().filter(|model| model.identity == identity) {

@@ -141,11 +141,11 @@ fn what_cannot_be_is_said() {
         (
             &[
                 "--model",
-                "s3://bucket/m.gguf",
+                "ftp://bucket/m.gguf",
                 "-c",
                 "SELECT ches('a', 'b', 'c')",
             ],
-            "is a URL; accepted: the path of a .gguf file",
+            "ches.model: ftp://bucket/m.gguf: scheme 'ftp'; accepted: a path, s3://",
         ),
         (
             &[

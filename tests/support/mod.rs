@@ -3,6 +3,8 @@
 // Each test program uses a part of this.
 #![allow(dead_code)]
 
+pub mod file_server;
+
 use std::path::PathBuf;
 
 use datafusion::arrow::array::{Array, AsArray, StructArray};
