@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use candle_core::quantized::{GgmlDType, ggml_file};
+use candle_core::quantized::{GgmlDType, QTensor, ggml_file};
 use candle_core::{Device, Tensor};
 
 use crate::error::ModelError;
@@ -90,12 +90,16 @@ impl Part {
         self
     }
 
-    /// Rows that are dequantised together: whole heads, and few enough to be forgotten soon.
-    fn rows_at_once(&self) -> usize {
+    /// Rows that are read together: whole heads, and few enough to be forgotten soon.
+    fn chunks(&self) -> impl Iterator<Item = Range<usize>> {
         const VALUES: usize = 1 << 20;
         let width: usize = self.shape[1..].iter().product();
         let unit = self.paired_rows.unwrap_or(1);
-        (VALUES / width.max(1) / unit).max(1) * unit
+        let rows = (VALUES / width.max(1) / unit).max(1) * unit;
+        let height = self.shape[0];
+        (0..height)
+            .step_by(rows)
+            .map(move |first| first..height.min(first + rows))
     }
 }
 
@@ -270,12 +274,10 @@ impl Gguf {
         let mut last = &parts[0];
         let stored = parts.iter().zip(&infos).flat_map(|(part, info)| {
             last = part;
-            let rows = part.rows_at_once();
-            let chunks = (0..part.shape[0]).step_by(rows);
-            chunks.map(move |first| {
-                let count = rows.min(part.shape[0] - first);
-                let values = self.dequantise(part, info, first..first + count)?;
-                Ok(Stored::Values(values))
+            part.chunks().map(move |rows| {
+                let rows = self.rows(part, info, rows, &Device::Cpu)?;
+                let values = rows.dequantize(&Device::Cpu)?.flatten_all()?;
+                values.to_vec1().map(Stored::Values)
             })
         });
         let stacked = target.stack(&shape, stored);
@@ -301,28 +303,54 @@ impl Gguf {
         Ok(info)
     }
 
+    /// Tensors one below the other, as they are quantised, in pieces.
+    ///
+    /// # Errors
+    /// When one is missing or has another shape.
+    pub fn quantised(&self, parts: &[Part], device: &Device) -> Result<Vec<QTensor>, ModelError> {
+        let mut pieces = Vec::new();
+        for part in parts {
+            let info = self.info(part)?;
+            for rows in part.chunks() {
+                let piece = self.rows(part, info, rows, device);
+                let refuse = |error| self.refuse(format!("tensor {}: {error}", part.name));
+                pieces.push(piece.map_err(refuse)?);
+            }
+            self.file.let_go(info.start..info.start + info.bytes);
+        }
+        Ok(pieces)
+    }
+
+    /// The number of values of all tensors.
+    pub fn values(&self) -> usize {
+        let values = |info: &TensorInfo| info.shape.iter().product::<usize>();
+        self.tensors.values().map(values).sum()
+    }
+
     /// Some rows of a tensor, in the order that the part asks for.
-    fn dequantise(
+    fn rows(
         &self,
         part: &Part,
         info: &TensorInfo,
         rows: Range<usize>,
-    ) -> candle_core::Result<Vec<f32>> {
+        device: &Device,
+    ) -> candle_core::Result<QTensor> {
         let of_row = info.bytes / part.shape[0];
         let bytes = info.start + rows.start * of_row..info.start + rows.end * of_row;
+        let stored = &self.file.bytes()[bytes];
         let mut shape = info.shape.clone();
         shape[0] = rows.len();
-        let raw = &self.file.bytes()[bytes];
-        let quantised = ggml_file::qtensor_from_ggml(info.dtype, raw, shape, &Device::Cpu)?;
-        let values = quantised.dequantize(&Device::Cpu)?.flatten_all()?;
         let Some(head_dim) = part.paired_rows else {
-            return values.to_vec1();
+            return ggml_file::qtensor_from_ggml(info.dtype, stored, shape, device);
         };
-        values
-            .reshape((rows.len() / head_dim, head_dim / 2, 2, ()))?
-            .transpose(1, 2)?
-            .flatten_all()?
-            .to_vec1()
+        let mut halves = Vec::with_capacity(stored.len());
+        for head in stored.chunks(head_dim * of_row) {
+            for first in [0, 1] {
+                let every_other = head.chunks(of_row).skip(first).step_by(2);
+                halves.extend(every_other.flatten());
+            }
+        }
+        ggml_file::qtensor_from_ggml(info.dtype, &halves, shape, device)
     }
 }
 

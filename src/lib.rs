@@ -34,6 +34,7 @@ pub mod gguf;
 mod gguf_tokenizer;
 mod mapped_file;
 mod memo;
+mod memory;
 mod model;
 pub mod model_directory;
 mod observer;

@@ -13,6 +13,7 @@ use crate::error::ModelError;
 use crate::families;
 use crate::gguf::Gguf;
 use crate::gguf_tokenizer::tokenizer_from_gguf;
+use crate::memory;
 use crate::model_directory::{self, ModelDirectory};
 use crate::tokenizer::TextTokenizer;
 use crate::weights::Target;
@@ -103,9 +104,20 @@ impl Source {
         }
     }
 
-    fn weights(&self, config: &DecoderConfig, target: &Target) -> Result<Weights, ModelError> {
+    fn weights(
+        &self,
+        config: &DecoderConfig,
+        target: &Target,
+        dtype: ModelType,
+    ) -> Result<Weights, ModelError> {
         match self {
-            Self::Gguf(gguf) => families::weights_from_gguf(gguf, config, target),
+            Self::Gguf(gguf) => {
+                let bytes = gguf.values() as u64 * target.dtype.size_in_bytes() as u64;
+                let keeps_quantised = dtype == ModelType::Auto
+                    && target.device.is_cpu()
+                    && bytes > memory::available() / 2;
+                families::weights_from_gguf(gguf, config, target, keeps_quantised)
+            }
             Self::Directory(directory) => families::weights_from_hub(directory, config, target),
         }
     }
@@ -173,7 +185,9 @@ impl Model {
         if let Some(decoder) = &*decoder {
             return Ok(Arc::clone(decoder));
         }
-        let weights = self.source.weights(&self.config, &self.target)?;
+        let weights = self
+            .source
+            .weights(&self.config, &self.target, self.identity.dtype)?;
         let read = Arc::new(Decoder::new(
             self.config.clone(),
             weights,

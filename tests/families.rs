@@ -135,6 +135,14 @@ async fn gguf_files_agree_with_the_goldens_of_their_directories() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quantised_file_agrees_with_what_transformers_reads_in_it() {
+    let file = root().join("tests/goldens/gguf/llama-q4_0.gguf");
+    let rows = lines(&file.with_extension("jsonl"));
+    assert_eq!(rows.len(), 10);
+    Asked::of(&file, PromptFormat::Raw).assert(&rows).await;
+}
+
 /// In half precision a score is as near to the one in float32 as transformers' is: the median and
 /// the 95th percentile of the errors are at most 1.3 times as large, and the order stays.
 #[tokio::test(flavor = "multi_thread")]

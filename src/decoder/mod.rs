@@ -9,6 +9,7 @@ mod attention;
 mod config;
 mod rope;
 
+use candle_core::quantized::QTensor;
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::ops::{layer_norm, rms_norm};
 
@@ -34,7 +35,7 @@ pub struct Norm {
 #[derive(Debug)]
 pub struct Linear {
     /// The matrix, `(out, in)`.
-    pub weight: Tensor,
+    pub weight: Matrix,
     /// What is added, `(out)`.
     pub bias: Option<Tensor>,
 }
@@ -42,15 +43,49 @@ pub struct Linear {
 impl Linear {
     /// A map without bias.
     pub fn plain(weight: Tensor) -> Self {
-        Self { weight, bias: None }
+        Self::new(weight, None)
+    }
+
+    /// A map by a matrix of plain numbers.
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
+        Self {
+            weight: Matrix::Dense(weight),
+            bias,
+        }
     }
 
     /// Of rows `(n, in)`: `(n, out)`.
     fn of(&self, rows: &Tensor) -> Result<Tensor> {
-        let product = rows.matmul(&self.weight.t()?)?;
+        let product = self.weight.times(rows)?;
         match &self.bias {
             None => Ok(product),
             Some(bias) => product.broadcast_add(bias),
+        }
+    }
+}
+
+/// A matrix, `(out, in)`.
+#[derive(Debug)]
+pub enum Matrix {
+    /// Plain numbers.
+    Dense(Tensor),
+    /// Quantised numbers, some rows in each piece. A piece is dequantised whenever it is used,
+    /// which takes time but no memory, and changes no number.
+    Quantised(Vec<QTensor>),
+}
+
+impl Matrix {
+    fn times(&self, rows: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Dense(weight) => rows.matmul(&weight.t()?),
+            Self::Quantised(pieces) => {
+                let times = |piece: &QTensor| {
+                    let piece = piece.dequantize(rows.device())?.to_dtype(rows.dtype())?;
+                    rows.matmul(&piece.t()?)
+                };
+                let columns = pieces.iter().map(times).collect::<Result<Vec<_>>>()?;
+                Tensor::cat(&columns, 1)
+            }
         }
     }
 }

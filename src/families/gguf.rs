@@ -4,7 +4,9 @@ use candle_core::Device;
 use candle_nn::Activation;
 
 use super::{bounded_layers, key_heads_and_width};
-use crate::decoder::{Block, DecoderConfig, LayerConfig, Linear, Norm, RopeConfig, Weights};
+use crate::decoder::{
+    Block, DecoderConfig, LayerConfig, Linear, Matrix, Norm, RopeConfig, Weights,
+};
 use crate::error::ModelError;
 use crate::gguf::{Gguf, Part};
 use crate::weights::Target;
@@ -185,7 +187,7 @@ fn rope_factors(gguf: &Gguf, head_dim: usize) -> Result<Option<Vec<f32>>, ModelE
     }
 }
 
-/// Reads the weights of a GGUF file, dequantised.
+/// Reads the weights of a GGUF file: dequantised, or with the matrices kept as they are quantised.
 ///
 /// # Errors
 /// When a tensor is missing or does not fit the configuration.
@@ -193,6 +195,7 @@ pub fn weights_from_gguf(
     gguf: &Gguf,
     config: &DecoderConfig,
     target: &Target,
+    keeps_quantised: bool,
 ) -> Result<Weights, ModelError> {
     let family = architecture(gguf)?;
     let DecoderConfig {
@@ -205,10 +208,19 @@ pub fn weights_from_gguf(
         ..
     } = *config;
     let in_f32 = target.in_f32();
-    let matrix = |name: &str, rows: usize, columns: usize| {
-        let weight = gguf.tensor(name, &[rows, columns], target);
-        weight.map(Linear::plain)
+    let stacked = |parts: &[Part]| {
+        Ok::<_, ModelError>(if keeps_quantised {
+            Matrix::Quantised(gguf.quantised(parts, &target.device)?)
+        } else {
+            Matrix::Dense(gguf.stack(parts, target)?)
+        })
     };
+    let unbiased = |parts: &[Part]| {
+        let weight = stacked(parts);
+        weight.map(|weight| Linear { weight, bias: None })
+    };
+    let matrix =
+        |name: &str, rows: usize, columns: usize| unbiased(&[Part::new(name, &[rows, columns])]);
     let norm = |name: &str, width: usize| {
         Ok::<_, ModelError>(Norm {
             gain: gguf.tensor(name, &[width], &in_f32)?,
@@ -245,7 +257,7 @@ pub fn weights_from_gguf(
         blocks.push(Block {
             attention_norm: Some(norm(&name("attn_norm"), hidden_size)?),
             qkv: Linear {
-                weight: gguf.stack(&qkv, target)?,
+                weight: stacked(&qkv)?,
                 bias: bias.transpose()?,
             },
             query_norm: head_norm("attn_q_norm")?,
@@ -253,7 +265,7 @@ pub fn weights_from_gguf(
             output: matrix(&name("attn_output"), hidden_size, heads * head_dim)?,
             attention_post_norm: None,
             mlp_norm: Some(norm(&name("ffn_norm"), hidden_size)?),
-            up: Linear::plain(gguf.stack(&up, target)?),
+            up: unbiased(&up)?,
             down: matrix(&name("ffn_down"), hidden_size, intermediate_size)?,
             mlp_post_norm: None,
         });

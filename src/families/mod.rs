@@ -48,8 +48,9 @@ mod tests {
     use candle_nn::Activation;
 
     use super::*;
-    use crate::decoder::{Decoder, DecoderConfig, Weights};
+    use crate::decoder::{Decoder, DecoderConfig, Matrix, Weights};
     use crate::engine::{Embedding, Engine, Group};
+    use crate::gguf::Gguf;
     use crate::model_directory::ModelDirectory;
     use crate::score;
     use crate::sequence::Sequence;
@@ -104,6 +105,28 @@ mod tests {
                 ]
             })
             .collect()
+    }
+
+    /// Matrices that stay quantised give the scores of the ones that do not.
+    #[test]
+    fn quantised_matrices_may_be_kept() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gguf");
+        let gguf = Gguf::open(&folder.join("llama-q4_0.gguf")).unwrap();
+        let target = Target {
+            device: Device::Cpu,
+            dtype: DType::F32,
+        };
+        let [dense, kept] = [false, true].map(|keeps_quantised| {
+            let config = config_from_gguf(&gguf).unwrap();
+            let weights = weights_from_gguf(&gguf, &config, &target, keeps_quantised).unwrap();
+            let is_kept = matches!(weights.blocks[1].qkv.weight, Matrix::Quantised(_));
+            assert_eq!(is_kept, keeps_quantised);
+            scores(config, weights)
+        });
+        assert_eq!(dense.len(), 6);
+        for ((dense, bound), (kept, _)) in dense.into_iter().zip(kept) {
+            assert!((dense - kept).abs() <= bound, "{dense} and {kept}");
+        }
     }
 
     type Change = fn(&mut DecoderConfig, &mut Weights);

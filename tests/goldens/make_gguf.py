@@ -4,7 +4,8 @@ usage: make_gguf.py FAMILIES_DIRECTORY OUT_DIRECTORY
 
 `ARCHITECTURE.gguf` holds the same weights and tokenizer as the family's directory, so that the
 family's golden rows are its own; where transformers reads such files, it is asked whether they are.
-`tokenizer-KIND.gguf` has no weights; `tokenizer-KIND.jsonl` has texts with the ids that the
+`ARCHITECTURE-TYPE.gguf` holds them quantised, and `ARCHITECTURE-TYPE.jsonl` the scores that transformers
+makes of that file. `tokenizer-KIND.gguf` has no weights; `tokenizer-KIND.jsonl` has texts with the ids that the
 sentencepiece library, or a tokenizer of the tokenizers library built as the model line publishes
 it, makes of them.
 """
@@ -21,6 +22,7 @@ import torch
 import transformers
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+import reference
 from make_families import ROWS, SPECIAL
 
 CONTROL = 3
@@ -97,13 +99,13 @@ def finish(writer):
     writer.close()
 
 
-def make_model(family, folder, out):
+def make_model(family, folder, out, quantised=None):
     directory = folder / family / "model"
     model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     config = model.config
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    path = out / f"{family}.gguf"
+    path = out / (f"{family}-{quantised.name.lower()}.gguf" if quantised else f"{family}.gguf")
     writer = gguf.GGUFWriter(path, family)
     writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(config.max_position_embeddings)
@@ -135,13 +137,25 @@ def make_model(family, folder, out):
             name = f"blk.{layer}.{NAMES[part]}.{kind}"
         else:
             name = NAMES[name]
-        writer.add_tensor(name, np.ascontiguousarray(weight, dtype=np.float32))
+        weight = np.ascontiguousarray(weight, dtype=np.float32)
+        if quantised and weight.ndim == 2 and weight.shape[1] % 32 == 0:
+            writer.add_tensor(name, gguf.quantize(weight, quantised), raw_dtype=quantised)
+        else:
+            writer.add_tensor(name, weight)
     if family == "llama":
         plain = config.rope_parameters["rope_theta"] ** -(np.arange(0, head_dim, 2) / head_dim)
         scaled = model.model.rotary_emb.inv_freq.numpy()
         writer.add_tensor("rope_freqs.weight", (plain / scaled).astype(np.float32))
     finish(writer)
-    if family != "gemma":
+    if quantised:
+        read = transformers.AutoModelForCausalLM.from_pretrained(out, gguf_file=path.name, config=config, dtype=torch.float32)
+        with open(path.with_suffix(".jsonl"), "w") as file:
+            for prompt, chosen, rejected in ROWS:
+                ids = lambda text: tokenizer.encode(text).ids
+                scores = reference.scores(read.eval(), len(ids(prompt)), ids(prompt + chosen), ids(prompt + rejected), 1, 256)
+                row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+                file.write(json.dumps({**row, **scores}, ensure_ascii=False) + "\n")
+    elif family != "gemma":
         read = transformers.AutoModelForCausalLM.from_pretrained(out, gguf_file=path.name, config=config, dtype=torch.float32)
         state = model.state_dict()
         for name, weight in read.state_dict().items():
@@ -230,6 +244,7 @@ def main(families, out):
     out.mkdir(exist_ok=True)
     for family in ("llama", "qwen2", "qwen3", "gemma"):
         make_model(family, pathlib.Path(families), out)
+    make_model("llama", pathlib.Path(families), out, gguf.GGMLQuantizationType.Q4_0)
     for kind in BYTE_LEVEL:
         make_byte_level(kind, out)
     make_sentencepiece("sentencepiece", True, out)

@@ -222,10 +222,8 @@ impl Reader<'_> {
             let parts: Vec<_> = parts.iter().map(part).collect();
             self.directory.stack(&parts, self.target)
         };
-        Ok(Linear {
-            weight: of("weight", 2)?,
-            bias: has_bias.then(|| of("bias", 1)).transpose()?,
-        })
+        let bias = has_bias.then(|| of("bias", 1)).transpose()?;
+        Ok(Linear::new(of("weight", 2)?, bias))
     }
 
     fn norm(&self, name: &str, width: usize) -> Result<Norm, ModelError> {

@@ -1,0 +1,12 @@
+//! How much memory there is.
+
+use sysinfo::System;
+
+/// Bytes that this process could still take, within the limits of its container.
+pub fn available() -> u64 {
+    let mut system = System::new();
+    system.refresh_memory();
+    let of_machine = system.available_memory();
+    let of_container = system.cgroup_limits().map(|limits| limits.free_memory);
+    of_container.map_or(of_machine, |free| free.min(of_machine))
+}
