@@ -35,7 +35,8 @@ test:
 
 bench: build
 	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; \
-	$(PYTHON) bench/bench.py --ches $(CHES) --model "$$model" --data "$(DATA)/hh_raw.parquet"
+	$(PYTHON) bench/bench.py --ches $(CHES) --model "$$model" --data "$(DATA)/hh_raw.parquet" && \
+	$(PYTHON) bench/loading.py --ches $(CHES)
 
 # Needs torch, transformers, accelerate, gguf, sentencepiece and pyarrow.
 goldens:
