@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE")]
     pub file: Vec<PathBuf>,
 
-    /// The language model: a .gguf file (ches.model)
+    /// The language model: a directory, a .gguf file or a URL (ches.model)
     #[arg(long)]
     pub model: Option<String>,
 
