@@ -292,22 +292,59 @@ fn sentencepiece(
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use serde_json::Value;
 
     use super::*;
 
+    fn goldens() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gguf")
+    }
+
+    fn kinds() -> impl Iterator<Item = &'static str> {
+        let byte_level = PRE_TOKENIZERS.iter().map(|pre| pre.names[0]);
+        byte_level.chain(["sentencepiece", "sentencepiece-no-prefix"])
+    }
+
+    #[test]
+    fn damaged_files_are_refused_or_tokenize() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut state = 3u64;
+        let mut next = |below: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        for kind in kinds() {
+            let whole = std::fs::read(goldens().join(format!("tokenizer-{kind}.gguf"))).unwrap();
+            let mut refused = 0;
+            for _ in 0..300 {
+                let mut bytes = whole.clone();
+                for _ in 0..=next(5) {
+                    let at = next(bytes.len());
+                    bytes[at] = next(256) as u8;
+                }
+                std::fs::write(file.path(), bytes).unwrap();
+                let gguf = Gguf::open(file.path());
+                match gguf.and_then(|gguf| tokenizer_from_gguf(&gguf)) {
+                    Ok(tokenizer) => drop(tokenizer.encode("It's 42 <s> \u{2603}\n", true)),
+                    Err(_) => refused += 1,
+                }
+            }
+            assert!((30..300).contains(&refused), "{kind}: {refused}");
+        }
+    }
+
     /// What the libraries that the models use make of each text
     /// (`tests/goldens/make_gguf.py`).
     #[test]
     fn tokenizers_agree_with_their_goldens() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gguf");
-        let byte_level = PRE_TOKENIZERS.iter().map(|pre| pre.names[0]);
-        for kind in byte_level.chain(["sentencepiece", "sentencepiece-no-prefix"]) {
-            let gguf = Gguf::open(&folder.join(format!("tokenizer-{kind}.gguf"))).unwrap();
+        for kind in kinds() {
+            let gguf = Gguf::open(&goldens().join(format!("tokenizer-{kind}.gguf"))).unwrap();
             let tokenizer = tokenizer_from_gguf(&gguf).unwrap();
-            let rows = folder.join(format!("tokenizer-{kind}.jsonl"));
+            let rows = goldens().join(format!("tokenizer-{kind}.jsonl"));
             let rows = std::fs::read_to_string(rows).unwrap();
             assert!(rows.lines().count() >= 40, "{kind}");
             for row in rows.lines() {

@@ -249,14 +249,20 @@ async fn bytes_changed() {
         (seed >> 33) as usize % below
     };
     let mut refused = 0;
-    let tries = 400;
-    for _ in 0..tries {
-        let folder = copy("gemma");
+    let families = datafusion_ches::families::model_types();
+    let tries = 100 * families.len();
+    for at in 0..tries {
+        let family = families[at % families.len()];
+        let folder = copy(family);
         let files = [
             "config.json",
             "tokenizer.json",
             "tokenizer_config.json",
-            "model.safetensors",
+            if folder.path().join("model.safetensors").exists() {
+                "model.safetensors"
+            } else {
+                "model.safetensors.index.json"
+            },
         ];
         let file = folder.path().join(files[random(files.len())]);
         let mut bytes = std::fs::read(&file).unwrap();
@@ -266,6 +272,48 @@ async fn bytes_changed() {
         }
         std::fs::write(&file, bytes).unwrap();
         refused += usize::from(score(folder.path()).await.is_err());
+    }
+    println!("{refused} of {tries} were refused");
+    assert!(refused > tries / 4 && refused < tries);
+}
+
+/// Every field of every family's configuration, one at a time, as something else.
+#[tokio::test]
+async fn fields_changed() {
+    let values = [
+        json!(null),
+        json!(0),
+        json!(1),
+        json!(-1),
+        json!(3),
+        json!(4_294_967_295u32),
+        json!(18_446_744_073_709_551_615u64),
+        json!(1e308),
+        json!(1e-320),
+        json!("x"),
+        json!([]),
+        json!({}),
+        json!([1, "x", null]),
+        json!(true),
+    ];
+    let (mut refused, mut tries) = (0, 0);
+    for family in datafusion_ches::families::model_types() {
+        let folder = copy(family);
+        let config = folder.path().join("config.json");
+        let right: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+        for key in right.as_object().unwrap().keys() {
+            for value in &values {
+                let mut wrong = right.clone();
+                match wrong[key].as_object_mut() {
+                    // All fields within, too: RoPE's.
+                    Some(fields) => fields.values_mut().for_each(|field| *field = value.clone()),
+                    None => wrong[key] = value.clone(),
+                }
+                std::fs::write(&config, wrong.to_string()).unwrap();
+                tries += 1;
+                refused += usize::from(score(folder.path()).await.is_err());
+            }
+        }
     }
     println!("{refused} of {tries} were refused");
     assert!(refused > tries / 4 && refused < tries);

@@ -355,12 +355,16 @@ async fn made_to_harm() {
         ),
         // Tokenizers.
         (
+            with("tokenizer.ggml.model", text("bert")),
+            "supported: gpt2 (byte-level BPE), llama (SentencePiece BPE)",
+        ),
+        (
             with("tokenizer.ggml.model", text("llama")),
-            "supported: gpt2 (byte-level BPE)",
+            "the metadata has no tokenizer.ggml.scores",
         ),
         (
             with("tokenizer.ggml.pre", text("other")),
-            "tokenizer.ggml.pre is 'other'; supported: smollm",
+            "tokenizer.ggml.pre is 'other'; supported: gpt-2, smollm, llama-bpe",
         ),
         (
             without("tokenizer.ggml.tokens"),
@@ -461,6 +465,35 @@ async fn bytes_flipped() {
         refused > 100,
         "only {refused} of 3000 damaged files were refused"
     );
+}
+
+/// Headers of the other architectures and tokenizers, damaged.
+#[tokio::test]
+async fn headers_flipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flipped.gguf");
+    let mut state = 7u64;
+    let mut next = |below: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) as usize % below
+    };
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gguf");
+    for file in ["qwen2.gguf", "qwen3.gguf", "gemma.gguf", "llama-q4_0.gguf"] {
+        let whole = std::fs::read(goldens.join(file)).unwrap();
+        let mut refused = 0;
+        for _ in 0..300 {
+            let mut bytes = whole.clone();
+            for _ in 0..=next(3) {
+                let at = next(bytes.len().min(14_000));
+                bytes[at] = next(256) as u8;
+            }
+            refused += usize::from(score(&path, &bytes).await.is_err());
+        }
+        println!("{file}: {refused} of 300 were refused");
+        assert!(refused > 30, "{file}: only {refused} of 300 were refused");
+    }
 }
 
 #[tokio::test]
