@@ -91,13 +91,6 @@ pub fn tokenizer_from_gguf(gguf: &Gguf) -> Result<TextTokenizer, ModelError> {
         return Err(gguf.refuse("tokenizer.ggml.tokens holds a token twice"));
     }
     let types = gguf.integers("tokenizer.ggml.token_type")?.unwrap_or(&[]);
-    if !types.is_empty() && types.len() != tokens.len() {
-        return Err(gguf.refuse(format!(
-            "tokenizer.ggml.token_type has {} entries for {} tokens",
-            types.len(),
-            tokens.len()
-        )));
-    }
     let (mut tokenizer, adds_bos) = match gguf.string("tokenizer.ggml.model")?.unwrap_or("") {
         "gpt2" => byte_level(gguf, vocab)?,
         "llama" => sentencepiece(gguf, vocab, types)?,
@@ -108,6 +101,13 @@ pub fn tokenizer_from_gguf(gguf: &Gguf) -> Result<TextTokenizer, ModelError> {
             )));
         }
     };
+    if !types.is_empty() && types.len() != tokens.len() {
+        return Err(gguf.refuse(format!(
+            "tokenizer.ggml.token_type has {} entries for {} tokens",
+            types.len(),
+            tokens.len()
+        )));
+    }
     let of_type = |wanted: i64| {
         let typed = tokens.iter().zip(types).enumerate();
         typed

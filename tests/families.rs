@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray, StructArray, UInt64Array};
+use datafusion::arrow::datatypes::Float64Type;
 use datafusion::prelude::SessionContext;
 use datafusion_ches::{Ches, ModelType, PromptFormat, families};
 use serde_json::Value;
 use std::sync::Arc;
-use support::{assert_scores, field, root};
+use support::{agree, assert_scores, field, root};
 
 fn folder(family: &str) -> PathBuf {
     root().join("tests/goldens/families").join(family)
@@ -54,6 +55,13 @@ impl Asked {
 
     /// The rows' `preference_scores`.
     async fn scores(&self, rows: &[Value]) -> Vec<StructArray> {
+        let scores = "preference_scores(prompt, chosen, rejected)";
+        let columns = self.select(scores, rows).await.into_iter();
+        columns.map(|column| column.as_struct().clone()).collect()
+    }
+
+    /// An expression's values, each in a column of its own.
+    async fn select(&self, expression: &str, rows: &[Value]) -> Vec<ArrayRef> {
         let ches = Ches::new()
             .with_model(self.model.to_str().unwrap())
             .with_prompt_format(self.format)
@@ -74,7 +82,7 @@ impl Asked {
         ];
         ctx.register_batch("pairs", RecordBatch::try_from_iter(columns).unwrap())
             .unwrap();
-        let scores = "SELECT preference_scores(prompt, chosen, rejected) AS s FROM pairs";
+        let scores = format!("SELECT {expression} FROM pairs");
         let queries = if self.together {
             vec![format!("{scores} ORDER BY id")]
         } else {
@@ -84,8 +92,7 @@ impl Asked {
         let mut found = Vec::new();
         for query in queries {
             for batch in ctx.sql(&query).await.unwrap().collect().await.unwrap() {
-                let structs = batch.column(0).as_struct();
-                found.extend((0..batch.num_rows()).map(|row| structs.slice(row, 1)));
+                found.extend((0..batch.num_rows()).map(|row| batch.column(0).slice(row, 1)));
             }
         }
         assert_eq!(found.len(), rows.len());
@@ -101,6 +108,24 @@ impl Asked {
             let name = format!("{model}, {format:?}, row {at}, together: {together}");
             assert_eq!(field(&scores, 0, "error"), Value::Null, "{name}");
             assert_scores(&name, row, |name| field(&scores, 0, name));
+        }
+    }
+}
+
+/// Each response by itself, so that nothing is computed once for two.
+#[tokio::test(flavor = "multi_thread")]
+async fn responses_that_share_no_prompt_agree_too() {
+    for family in families::model_types() {
+        let rows = rows(family, "chat");
+        let from_embeddings = "ches_from_embeddings(response_embedding(prompt, chosen), \
+                               response_embedding(prompt, rejected))";
+        let asked = Asked::of_family(family, PromptFormat::Chat);
+        let scores = asked.select(from_embeddings, &rows).await;
+        for (row, score) in rows.iter().zip(scores) {
+            let score = score.as_primitive::<Float64Type>().value(0);
+            let number = |field: &str| row[field].as_f64().unwrap();
+            let (plus, minus) = (number("chosen_norm"), number("rejected_norm"));
+            assert!(agree(score, number("ches"), plus, minus), "{family}: {row}");
         }
     }
 }
