@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Result;
 
-use crate::decoder::{Decoder, PackedBatch, Segment};
+use crate::decoder::{Decoder, PackedBatch, Segment, Sums};
 use crate::sequence::{Sequence, shared_prefix};
 
 /// Tokens of one forward pass. On CPU more of them gain nothing, and activations grow.
@@ -103,47 +103,36 @@ impl Engine<'_> {
 
     fn forward(&self, groups: &[Group]) -> Result<Vec<Vec<Embedding>>> {
         let batch = pack(groups);
-        let hidden = self.decoder.hidden_states(&batch)?;
-        let log_probs = match self.end_token {
-            None => None,
-            Some(end) => {
-                let mut targets = Vec::with_capacity(batch.outputs.len());
-                for sequence in groups.iter().flat_map(|group| &group.sequences) {
-                    targets.extend(sequence.targets(end));
-                    // The last position of a cut response has no target; any stands in.
-                    targets.extend(sequence.truncated.then_some(end));
-                }
-                Some(self.decoder.log_probs(&hidden, &targets)?)
+        let sequences = || groups.iter().flat_map(|group| &group.sequences);
+        let lengths: Vec<usize> = sequences().map(|s| s.contexts().len()).collect();
+        let targets = self.end_token.map(|end| {
+            let mut targets = Vec::with_capacity(batch.outputs.len());
+            for sequence in sequences() {
+                targets.extend(sequence.targets(end));
+                // The last position of a cut response has no target; any stands in.
+                targets.extend(sequence.truncated.then_some(end));
             }
-        };
-        let width = hidden.dim(1)?;
-        let hidden = hidden.flatten_all()?.to_vec1::<f32>()?;
-        let mut first = 0;
-        let embedding = |sequence: &Sequence| {
+            targets
+        });
+        let outputs = self.decoder.run(&batch, &lengths, targets.as_deref())?;
+        let mut log_probs = outputs.log_probs.as_deref();
+        let embedding = |(sequence, sums): (&Sequence, Sums)| {
             let contexts = sequence.contexts().len();
-            let rows = &hidden[first * width..(first + contexts) * width];
-            let mut sum = vec![0f64; width];
-            for row in rows.chunks_exact(width) {
-                for (sum, value) in sum.iter_mut().zip(row) {
-                    *sum += f64::from(*value);
-                }
-            }
-            let log_prob = log_probs.as_ref().map(|log_probs| {
-                let targets = contexts - usize::from(sequence.truncated);
-                let of_targets = &log_probs[first..first + targets];
+            let log_prob = log_probs.map(|left| {
+                let (own, others) = left.split_at(contexts);
+                log_probs = Some(others);
+                let of_targets = &own[..contexts - usize::from(sequence.truncated)];
                 of_targets.iter().copied().map(f64::from).sum()
             });
-            first += contexts;
             Embedding {
-                sum,
-                last: rows[rows.len() - width..].to_vec(),
+                sum: sums.sum,
+                last: sums.last,
                 contexts,
                 log_prob,
             }
         };
-        let mut embeddings = groups
-            .iter()
-            .flat_map(|group| &group.sequences)
+        let mut embeddings = sequences()
+            .zip(outputs.sums)
             .map(embedding)
             .collect::<Vec<_>>()
             .into_iter();
@@ -172,7 +161,7 @@ fn batches(groups: &[Group]) -> Vec<Range<usize>> {
 }
 
 /// Packs groups: the shared beginning of each once, then what each sequence has of its own.
-fn pack(groups: &[Group]) -> PackedBatch {
+pub(crate) fn pack(groups: &[Group]) -> PackedBatch {
     let mut batch = PackedBatch::default();
     for group in groups {
         let prefix = batch.tokens.len()..batch.tokens.len() + group.shared;

@@ -7,16 +7,22 @@
 
 mod attention;
 mod config;
+mod cpu;
 mod rope;
+mod steps;
+mod tensors;
 
 use candle_core::quantized::QTensor;
-use candle_core::{D, DType, Device, Result, Tensor};
-use candle_nn::ops::{layer_norm, rms_norm};
+use candle_core::{DType, Device, Result, Tensor};
 
+use attention::Attention;
 pub use attention::Segment;
-use attention::{Attention, soft_cap};
 pub use config::{DecoderConfig, LayerConfig, LongRope, RopeConfig};
-use rope::{Angles, Rope};
+use cpu::Cpu;
+use rope::Rope;
+pub use steps::Sums;
+use steps::{Heads, Steps};
+use tensors::Tensors;
 
 /// Logits are formed for at most so many values at once.
 const LOGIT_VALUES: usize = 1 << 23;
@@ -53,15 +59,6 @@ impl Linear {
             bias,
         }
     }
-
-    /// Of rows `(n, in)`: `(n, out)`.
-    fn of(&self, rows: &Tensor) -> Result<Tensor> {
-        let product = self.weight.times(rows)?;
-        match &self.bias {
-            None => Ok(product),
-            Some(bias) => product.broadcast_add(bias),
-        }
-    }
 }
 
 /// A matrix, `(out, in)`.
@@ -72,22 +69,6 @@ pub enum Matrix {
     /// Quantised numbers, some rows in each piece. A piece is dequantised whenever it is used,
     /// which takes time but no memory, and changes no number.
     Quantised(Vec<QTensor>),
-}
-
-impl Matrix {
-    fn times(&self, rows: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Dense(weight) => rows.matmul(&weight.t()?),
-            Self::Quantised(pieces) => {
-                let times = |piece: &QTensor| {
-                    let piece = piece.dequantize(rows.device())?.to_dtype(rows.dtype())?;
-                    rows.matmul(&piece.t()?)
-                };
-                let columns = pieces.iter().map(times).collect::<Result<Vec<_>>>()?;
-                Tensor::cat(&columns, 1)
-            }
-        }
-    }
 }
 
 /// The weights of one block.
@@ -153,6 +134,15 @@ pub struct Decoder {
     device: Device,
 }
 
+/// What a forward pass gives.
+#[derive(Debug)]
+pub struct Outputs {
+    /// The wanted hidden states, reduced.
+    pub sums: Vec<Sums>,
+    /// `ln p(target)` at each wanted position, nats, if asked for.
+    pub log_probs: Option<Vec<f32>>,
+}
+
 impl Decoder {
     /// Puts configuration and weights together; shapes are the caller's to check.
     pub fn new(config: DecoderConfig, weights: Weights, device: Device) -> Self {
@@ -164,51 +154,27 @@ impl Decoder {
         }
     }
 
-    /// The hidden states after the final norm at `batch.outputs`, shape `(outputs, d)`, f32.
-    ///
-    /// Matrices multiply in the type of the weights; what blocks add to one another is f32, and
-    /// so are norms.
-    pub fn hidden_states(&self, batch: &PackedBatch) -> Result<Tensor> {
-        let tokens = Tensor::new(&batch.tokens[..], &self.device)?;
-        let embedded = self.weights.embedding.index_select(&tokens, 0)?;
-        let mut hidden = embedded.to_dtype(DType::F32)?;
-        if let Some(scale) = self.config.embedding_scale {
-            hidden = (hidden * scale)?;
+    /// The hidden states after the final norm at `batch.outputs`, reduced: `lengths` of them one
+    /// after another; and the log-probabilities of `targets`, one for each of them.
+    pub fn run(
+        &self,
+        batch: &PackedBatch,
+        lengths: &[usize],
+        targets: Option<&[u32]>,
+    ) -> Result<Outputs> {
+        let config = &self.config;
+        match &self.device {
+            Device::Cpu => self.run_by(&Cpu { config }, batch, lengths, targets),
+            device => {
+                let dtype = self.dtype();
+                let steps = Tensors {
+                    config,
+                    device,
+                    dtype,
+                };
+                self.run_by(&steps, batch, lengths, targets)
+            }
         }
-        let angles = |rope: &Rope| rope.at(batch, &self.device);
-        let angles = self.ropes.iter().map(angles).collect::<Result<Vec<_>>>()?;
-        for (block, layer) in self.weights.blocks.iter().zip(&self.config.layers) {
-            let rope = layer.rope.map(|rope| (&self.ropes[rope], &angles[rope]));
-            let attended = self.attention(block, &hidden, batch, layer.sliding_window, rope)?;
-            let after = (&hidden + attended)?;
-            let read_by_mlp = if self.config.parallel_residual {
-                &hidden
-            } else {
-                &after
-            };
-            hidden = (&after + self.mlp(block, read_by_mlp)?)?;
-        }
-        let outputs = Tensor::new(&batch.outputs[..], &self.device)?;
-        let hidden = hidden.index_select(&outputs, 0)?;
-        self.norm(&hidden, &self.weights.final_norm)
-    }
-
-    /// `ln p(target)` at each row of `hidden`, shape `(rows, d)`, as [`Self::hidden_states`]
-    /// returns it; nats.
-    pub fn log_probs(&self, hidden: &Tensor, targets: &[u32]) -> Result<Vec<f32>> {
-        let rows_at_once = (LOGIT_VALUES / self.config.vocab_size).max(1);
-        let hidden = hidden.to_dtype(self.dtype())?;
-        let mut log_probs = Vec::with_capacity(targets.len());
-        for (chunk, targets) in targets.chunks(rows_at_once).enumerate() {
-            let hidden = hidden.narrow(0, chunk * rows_at_once, targets.len())?;
-            let logits = self.weights.unembedding.of(&hidden)?.to_dtype(DType::F32)?;
-            let logits = soft_cap(logits, self.config.logit_cap)?;
-            let targets = Tensor::new(targets, &self.device)?.unsqueeze(1)?;
-            let of_targets = logits.gather(&targets, 1)?.squeeze(1)?;
-            let log_prob = (of_targets - logits.log_sum_exp(D::Minus1)?)?;
-            log_probs.extend(log_prob.to_vec1::<f32>()?);
-        }
-        Ok(log_probs)
     }
 
     /// The configuration.
@@ -221,99 +187,72 @@ impl Decoder {
         self.weights.embedding.dtype()
     }
 
-    fn norm(&self, hidden: &Tensor, norm: &Norm) -> Result<Tensor> {
-        let eps = self.config.norm_eps as f32;
-        match &norm.bias {
-            None => rms_norm(hidden, &norm.gain, eps),
-            Some(bias) => layer_norm(hidden, &norm.gain, bias, eps),
-        }
-    }
-
-    /// The input of a linear map: hidden states normed, if they are, in the weights' type.
-    fn normed(&self, hidden: &Tensor, norm: Option<&Norm>) -> Result<Tensor> {
-        let normed = norm.map(|norm| self.norm(hidden, norm)).transpose()?;
-        normed.as_ref().unwrap_or(hidden).to_dtype(self.dtype())
-    }
-
-    /// What a branch adds to the hidden states.
-    fn post_normed(&self, output: &Tensor, norm: Option<&Norm>) -> Result<Tensor> {
-        let output = output.to_dtype(DType::F32)?;
-        match norm {
-            None => Ok(output),
-            Some(norm) => self.norm(&output, norm),
-        }
-    }
-
-    /// Queries or keys, `(tokens, width)`, normed in groups as wide as the norm; f32.
-    fn normed_heads(&self, heads: &Tensor, norm: Option<&Norm>) -> Result<Tensor> {
-        let heads = heads.to_dtype(DType::F32)?;
-        let Some(norm) = norm else {
-            return Ok(heads);
-        };
-        let (tokens, width) = heads.dims2()?;
-        let of_norm = norm.gain.dim(0)?;
-        self.norm(&heads.reshape((tokens, width / of_norm, of_norm))?, norm)
-    }
-
-    fn attention(
+    fn run_by<S: Steps>(
         &self,
-        block: &Block,
-        hidden: &Tensor,
+        steps: &S,
         batch: &PackedBatch,
-        window: Option<usize>,
-        rope: Option<(&Rope, &Angles)>,
-    ) -> Result<Tensor> {
-        let DecoderConfig {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = self.config;
-        let tokens = hidden.dim(0)?;
-        let normed = self.normed(hidden, block.attention_norm.as_ref())?;
-        let mut qkv = block.qkv.of(&normed)?;
-        if let Some(clip) = self.config.clip_qkv {
-            qkv = qkv.clamp(-clip, clip)?;
-        }
-        let part = |first: usize, heads: usize| {
-            qkv.narrow(1, first * head_dim, heads * head_dim)?
-                .contiguous()
-        };
-        let rotated = |first: usize, heads: usize, norm: Option<&Norm>| {
-            let heads = self
-                .normed_heads(&part(first, heads)?, norm)?
-                .reshape((1, tokens, heads, head_dim))?;
-            let rotated = match rope {
-                None => heads,
-                Some((rope, angles)) => rope.rotate(&heads, angles)?,
-            };
-            rotated.squeeze(0)?.to_dtype(self.dtype())
-        };
-        let queries = rotated(0, heads, block.query_norm.as_ref())?;
-        let keys = rotated(heads, kv_heads, block.key_norm.as_ref())?;
-        let values = part(heads + kv_heads, kv_heads)?.reshape((tokens, kv_heads, head_dim))?;
-        let attention = Attention {
-            scale: self.config.attention_scale,
-            cap: self.config.attention_cap,
-            window,
-        };
-        let attended = attention::attend(&queries, &keys, &values, &batch.segments, attention)?;
-        let output = block.output.of(&attended)?;
-        self.post_normed(&output, block.attention_post_norm.as_ref())
+        lengths: &[usize],
+        targets: Option<&[u32]>,
+    ) -> Result<Outputs> {
+        let hidden = self.hidden_states(steps, batch)?;
+        let log_probs = |targets| steps.log_probs(&hidden, &self.weights.unembedding, targets);
+        Ok(Outputs {
+            sums: steps.sums(&hidden, lengths)?,
+            log_probs: targets.map(log_probs).transpose()?,
+        })
     }
 
-    fn mlp(&self, block: &Block, hidden: &Tensor) -> Result<Tensor> {
-        let normed = self.normed(hidden, block.mlp_norm.as_ref())?;
-        let up = block.up.of(&normed)?;
-        let activation = &self.config.activation;
-        let inner = if self.config.gated_mlp {
-            let width = self.config.intermediate_size;
-            let gate = up.narrow(1, 0, width)?.apply(activation)?;
-            (gate * up.narrow(1, width, width)?)?
-        } else {
-            up.apply(activation)?
+    fn hidden_states<S: Steps>(&self, steps: &S, batch: &PackedBatch) -> Result<S::Rows> {
+        let mut hidden = steps.embed(&self.weights.embedding, &batch.tokens)?;
+        let angles = self.ropes.iter().map(|rope| steps.angles(rope.at(batch)));
+        let angles = angles.collect::<Result<Vec<_>>>()?;
+        for (block, layer) in self.weights.blocks.iter().zip(&self.config.layers) {
+            let heads = Heads {
+                query_norm: block.query_norm.as_ref(),
+                key_norm: block.key_norm.as_ref(),
+                angles: layer.rope.map(|rope| &angles[rope]),
+            };
+            let attention = Attention {
+                scale: self.config.attention_scale,
+                cap: self.config.attention_cap,
+                window: layer.sliding_window,
+            };
+            let of_normed = |rows: &S::Rows, norm: Option<&Norm>, linear: &Linear| match norm {
+                None => steps.linear(rows, linear),
+                Some(norm) => steps.linear(&steps.normed(rows, norm)?, linear),
+            };
+            let qkv = of_normed(&hidden, block.attention_norm.as_ref(), &block.qkv)?;
+            let attended = steps.attend(qkv, &batch.segments, heads, attention)?;
+            let attended = steps.linear(&attended, &block.output)?;
+            let after = steps.sum(&hidden, attended, block.attention_post_norm.as_ref())?;
+            let read_by_mlp = if self.config.parallel_residual {
+                &hidden
+            } else {
+                &after
+            };
+            let up = of_normed(read_by_mlp, block.mlp_norm.as_ref(), &block.up)?;
+            let down = steps.linear(&steps.activated(up)?, &block.down)?;
+            hidden = steps.sum(&after, down, block.mlp_post_norm.as_ref())?;
+        }
+        let hidden = steps.select(&hidden, &batch.outputs)?;
+        steps.normed(&hidden, &self.weights.final_norm)
+    }
+}
+
+#[cfg(test)]
+impl Decoder {
+    /// As [`Self::run`], by the steps that other devices take.
+    pub fn run_by_tensors(
+        &self,
+        batch: &PackedBatch,
+        lengths: &[usize],
+        targets: Option<&[u32]>,
+    ) -> Result<Outputs> {
+        let steps = Tensors {
+            config: &self.config,
+            device: &self.device,
+            dtype: self.dtype(),
         };
-        let output = block.down.of(&inner)?;
-        self.post_normed(&output, block.mlp_post_norm.as_ref())
+        self.run_by(&steps, batch, lengths, targets)
     }
 }

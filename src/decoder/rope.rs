@@ -1,7 +1,5 @@
 //! Rotary position embedding.
 
-use candle_core::{D, Device, Result, Tensor};
-
 use super::PackedBatch;
 use super::config::RopeConfig;
 
@@ -9,16 +7,19 @@ use super::config::RopeConfig;
 #[derive(Debug)]
 pub(super) struct Rope {
     dims: usize,
-    magnitude: f64,
+    magnitude: f32,
     frequencies: Vec<f32>,
     /// Those of sequences of more tokens than the number.
     long: Option<(usize, Vec<f32>)>,
 }
 
 /// Cosines and sines of a batch's positions, each `(tokens, dims / 2)`.
-pub(super) struct Angles {
-    cos: Tensor,
-    sin: Tensor,
+#[derive(Debug)]
+pub(super) struct Table {
+    pub cos: Vec<f32>,
+    pub sin: Vec<f32>,
+    /// How much of a head is rotated.
+    pub dims: usize,
 }
 
 impl Rope {
@@ -34,41 +35,33 @@ impl Rope {
         let long = config.long.as_ref();
         Self {
             dims: config.dims,
-            magnitude: config.magnitude.into(),
+            magnitude: config.magnitude,
             frequencies: frequencies(config.factors.as_ref()),
             long: long.map(|long| (long.from, frequencies(Some(&long.factors)))),
         }
     }
 
     /// Angles are formed in f32, as the reference implementations do.
-    pub fn at(&self, batch: &PackedBatch, device: &Device) -> Result<Angles> {
-        let mut angles = Vec::with_capacity(batch.positions.len() * self.frequencies.len());
+    pub fn at(&self, batch: &PackedBatch) -> Table {
+        let count = batch.positions.len() * self.frequencies.len();
+        let mut table = Table {
+            cos: Vec::with_capacity(count),
+            sin: Vec::with_capacity(count),
+            dims: self.dims,
+        };
         for segment in &batch.segments {
             let frequencies = match &self.long {
                 Some((from, long)) if segment.sequence_tokens > *from => long,
                 _ => &self.frequencies,
             };
             for position in &batch.positions[segment.own.clone()] {
-                angles.extend(frequencies.iter().map(|f| *position as f32 * f));
+                for frequency in frequencies {
+                    let (sin, cos) = (*position as f32 * frequency).sin_cos();
+                    table.cos.push(cos * self.magnitude);
+                    table.sin.push(sin * self.magnitude);
+                }
             }
         }
-        let shape = (batch.positions.len(), self.frequencies.len());
-        let angles = Tensor::from_vec(angles, shape, device)?;
-        Ok(Angles {
-            cos: (angles.cos()? * self.magnitude)?,
-            sin: (angles.sin()? * self.magnitude)?,
-        })
-    }
-
-    /// Rotates heads of shape `(1, tokens, heads, head_dim)`, f32.
-    pub fn rotate(&self, heads: &Tensor, Angles { cos, sin }: &Angles) -> Result<Tensor> {
-        let rotate = |heads: &Tensor| candle_nn::rotary_emb::rope_thd(heads, cos, sin);
-        let head_dim = heads.dim(D::Minus1)?;
-        if self.dims == head_dim {
-            return rotate(heads);
-        }
-        let rotated = rotate(&heads.narrow(D::Minus1, 0, self.dims)?.contiguous()?)?;
-        let rest = heads.narrow(D::Minus1, self.dims, head_dim - self.dims)?;
-        Tensor::cat(&[&rotated, &rest], D::Minus1)
+        table
     }
 }

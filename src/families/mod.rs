@@ -49,7 +49,7 @@ mod tests {
 
     use super::*;
     use crate::decoder::{Decoder, DecoderConfig, Matrix, Weights};
-    use crate::engine::{Embedding, Engine, Group};
+    use crate::engine::{Embedding, Engine, Group, pack};
     use crate::gguf::Gguf;
     use crate::model_directory::ModelDirectory;
     use crate::score;
@@ -126,6 +126,50 @@ mod tests {
         assert_eq!(dense.len(), 6);
         for ((dense, bound), (kept, _)) in dense.into_iter().zip(kept) {
             assert!((dense - kept).abs() <= bound, "{dense} and {kept}");
+        }
+    }
+
+    /// What GPUs run gives what the CPU gives, as far as its type allows.
+    #[test]
+    fn both_ways_of_taking_the_steps_agree() {
+        for family in model_types() {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/families");
+            let directory = ModelDirectory::open(&folder.join(family).join("model")).unwrap();
+            for (dtype, bound) in [(DType::F32, 2e-5), (DType::F16, 2e-2), (DType::BF16, 2e-1)] {
+                let device = Device::Cpu;
+                let target = Target { device, dtype };
+                let config = config_from_hub(&directory).unwrap();
+                let weights = weights_from_hub(&directory, &config, &target).unwrap();
+                let groups = pairs(config.long_from());
+                let batch = pack(&groups);
+                let sequences = groups.iter().flat_map(|group| &group.sequences);
+                let lengths: Vec<usize> = sequences.map(|s| s.contexts().len()).collect();
+                let targets = vec![7; batch.outputs.len()];
+                let decoder = Decoder::new(config, weights, Device::Cpu);
+                let ours = decoder.run(&batch, &lengths, Some(&targets)).unwrap();
+                let theirs = decoder
+                    .run_by_tensors(&batch, &lengths, Some(&targets))
+                    .unwrap();
+                assert_eq!(ours.sums.len(), 6);
+                for (a, b) in ours.sums.iter().zip(&theirs.sums) {
+                    let differences = a.sum.iter().zip(&b.sum).map(|(a, b)| (a - b) * (a - b));
+                    let squares = a.sum.iter().map(|a| a * a).sum::<f64>();
+                    let difference = (differences.sum::<f64>() / squares).sqrt();
+                    assert!(difference < bound, "{family}, {dtype:?}: {difference}");
+                    assert_eq!(a.last.len(), b.last.len());
+                }
+                let (ours, theirs) = (ours.log_probs.unwrap(), theirs.log_probs.unwrap());
+                assert_eq!(ours.len(), batch.outputs.len());
+                let differences = ours
+                    .iter()
+                    .zip(&theirs)
+                    .map(|(a, b)| f64::from((a - b).abs()));
+                let difference = differences.sum::<f64>() / ours.len() as f64;
+                assert!(
+                    difference < 10.0 * bound,
+                    "{family}, {dtype:?}: {difference}"
+                );
+            }
         }
     }
 

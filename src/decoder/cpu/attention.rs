@@ -1,0 +1,172 @@
+//! Causal attention over packed segments, straight from the projections.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::exp::{exp, tanh};
+use super::matmul::{View, ViewMut, product, product_transposed};
+use crate::decoder::attention::{Attention, Segment};
+
+/// Queries are taken so many at a time: what they score is all that is held, and keys after the
+/// last of them are never looked at.
+const QUERY_TILE: usize = 128;
+
+/// Query, key and value heads of packed tokens, as one projection gives them.
+#[derive(Debug, Clone, Copy)]
+pub struct Heads<'a> {
+    /// `(tokens, (heads + 2 kv_heads) · head_dim)`.
+    pub qkv: &'a [f32],
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+}
+
+/// Some queries of one head in one segment.
+struct Tile<'a> {
+    segment: &'a Segment,
+    head: usize,
+    /// Which of the segment's own tokens.
+    queries: Range<usize>,
+}
+
+impl<'a> Heads<'a> {
+    fn row_width(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// One head of consecutive tokens; heads are numbered over queries, keys and values.
+    fn view(&self, head: usize, tokens: Range<usize>) -> View<'a> {
+        let (stride, width) = (self.row_width(), self.head_dim);
+        let first = &self.qkv[tokens.start * stride + head * width..];
+        View::new(first, tokens.len(), width, stride)
+    }
+
+    /// `(tokens, heads · head_dim)`.
+    pub fn attend(self, segments: &[Segment], attention: Attention) -> Vec<f32> {
+        let tiles: Vec<Tile> = segments
+            .iter()
+            .flat_map(|segment| {
+                let tokens = segment.own.len();
+                let firsts = (0..tokens).step_by(QUERY_TILE);
+                firsts.flat_map(move |first| {
+                    let queries = first..tokens.min(first + QUERY_TILE);
+                    (0..self.heads).map(move |head| Tile {
+                        segment,
+                        head,
+                        queries: queries.clone(),
+                    })
+                })
+            })
+            .collect();
+        let outputs: Vec<Vec<f32>> = tiles
+            .par_iter()
+            .map(|tile| self.attend_tile(tile, attention))
+            .collect();
+        let tokens = self.qkv.len() / self.row_width();
+        let width = self.heads * self.head_dim;
+        let mut attended = vec![0.0; tokens * width];
+        for (tile, output) in tiles.iter().zip(outputs) {
+            let first = tile.segment.own.start + tile.queries.start;
+            for (at, row) in output.chunks_exact(self.head_dim).enumerate() {
+                let start = (first + at) * width + tile.head * self.head_dim;
+                attended[start..start + self.head_dim].copy_from_slice(row);
+            }
+        }
+        attended
+    }
+
+    fn attend_tile(&self, tile: &Tile, attention: Attention) -> Vec<f32> {
+        let Segment { own, prefix, .. } = tile.segment;
+        let count = tile.queries.len();
+        // Keys are numbered from the prefix on. The first query's window begins before the others'.
+        let visible = prefix.len() + tile.queries.end;
+        let first_own = prefix.len() + tile.queries.start;
+        let skipped = attention
+            .window
+            .map_or(0, |w| (first_own + 1).saturating_sub(w));
+        let keys = skipped..visible;
+        let in_prefix = keys.start.min(prefix.len())..prefix.len();
+        let in_own = keys.start.max(prefix.len()) - prefix.len()..visible - prefix.len();
+        let parts = [
+            prefix.start + in_prefix.start..prefix.start + in_prefix.end,
+            own.start + in_own.start..own.start + in_own.end,
+        ];
+        let group = self.heads / self.kv_heads;
+        let key_head = self.heads + tile.head / group;
+        let queries = own.start + tile.queries.start..own.start + tile.queries.end;
+        let queries = self.view(tile.head, queries);
+
+        let width = keys.len();
+        let mut scores = vec![0.0; count * width];
+        let mut column = 0;
+        for part in parts.clone().into_iter().filter(|part| !part.is_empty()) {
+            let length = part.len();
+            let out = ViewMut::new(&mut scores[column..], count, length, width);
+            let keys = self.view(key_head, part);
+            product_transposed(out, queries, keys, attention.scale as f32, 1);
+            column += length;
+        }
+        let mut sums = vec![0.0; count];
+        let arch = pulp::Arch::new();
+        arch.dispatch(
+            #[inline(always)]
+            || {
+                for (at, row) in scores.chunks_exact_mut(width).enumerate() {
+                    let seen = first_own + at + 1;
+                    let from = attention.window.map_or(0, |w| seen.saturating_sub(w));
+                    let range = from - skipped..seen - skipped;
+                    sums[at] = soften(row, range, attention.cap);
+                }
+            },
+        );
+        let mut output = vec![0.0; count * self.head_dim];
+        let mut column = 0;
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            let length = part.len();
+            let weights = View::new(&scores[column..], count, length, width);
+            let out = ViewMut::new(&mut output, count, self.head_dim, self.head_dim);
+            let values = self.view(key_head + self.kv_heads, part);
+            product(out, weights, values, column > 0, 1);
+            column += length;
+        }
+        for (row, sum) in output.chunks_exact_mut(self.head_dim).zip(sums) {
+            row.iter_mut().for_each(|value| *value /= sum);
+        }
+        output
+    }
+}
+
+/// Makes scores weights that add up to the number returned: within `range` by softmax, elsewhere
+/// zero.
+#[inline(always)]
+fn soften(row: &mut [f32], range: Range<usize>, cap: Option<f64>) -> f32 {
+    row[..range.start].fill(0.0);
+    row[range.end..].fill(0.0);
+    let scores = &mut row[range];
+    if let Some(cap) = cap {
+        let cap = cap as f32;
+        for score in scores.iter_mut() {
+            *score = cap * tanh(*score / cap);
+        }
+    }
+    let highest = by_lanes(scores, f32::NEG_INFINITY, f32::max);
+    for score in scores.iter_mut() {
+        *score = exp(*score - highest);
+    }
+    by_lanes(scores, 0.0, |a, b| a + b)
+}
+
+/// Reduces numbers in an order that vector code can follow.
+#[inline(always)]
+pub fn by_lanes(numbers: &[f32], start: f32, join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; 16];
+    let (chunks, rest) = numbers.as_chunks::<16>();
+    for chunk in chunks {
+        for (lane, number) in lanes.iter_mut().zip(chunk) {
+            *lane = join(*lane, *number);
+        }
+    }
+    let all = lanes.into_iter().chain(rest.iter().copied());
+    all.fold(start, join)
+}

@@ -1,0 +1,332 @@
+//! The decoder's steps on CPU: activations are f32 whatever the weights are.
+
+mod attention;
+mod exp;
+mod matmul;
+mod rows;
+
+use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
+use candle_nn::Activation;
+use half::{bf16, f16};
+
+use self::attention::Heads;
+use self::matmul::{View, ViewMut, product_transposed};
+use self::rows::{NormOf, Preparation};
+use super::attention::{Attention, Segment};
+use super::rope::Table;
+use super::steps::{self, Steps, Sums};
+use super::{DecoderConfig, Linear, Matrix, Norm};
+
+/// Weights that are not f32 become so, so many at a time.
+const CONVERTED: usize = 1 << 20;
+
+/// The steps on CPU.
+#[derive(Debug)]
+pub(super) struct Cpu<'a> {
+    pub config: &'a DecoderConfig,
+}
+
+/// Rows of numbers, one after another.
+#[derive(Debug)]
+pub(super) struct Rows {
+    values: Vec<f32>,
+    width: usize,
+}
+
+/// The numbers of a contiguous f32 tensor.
+fn with_numbers<T>(tensor: &Tensor, work: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => work(&values[start..end]),
+        _ => bail!("a tensor that is not f32 in a row on CPU"),
+    }
+}
+
+fn with_norm<T>(norm: &Norm, eps: f32, work: impl FnOnce(NormOf) -> Result<T>) -> Result<T> {
+    with_numbers(&norm.gain, |gain| match &norm.bias {
+        None => work(NormOf {
+            gain,
+            bias: None,
+            eps,
+        }),
+        Some(bias) => with_numbers(bias, |bias| {
+            work(NormOf {
+                gain,
+                bias: Some(bias),
+                eps,
+            })
+        }),
+    })
+}
+
+fn with_norm_if<T>(
+    norm: Option<&Norm>,
+    eps: f32,
+    work: impl FnOnce(Option<NormOf>) -> Result<T>,
+) -> Result<T> {
+    match norm {
+        None => work(None),
+        Some(norm) => with_norm(norm, eps, |norm| work(Some(norm))),
+    }
+}
+
+impl Cpu<'_> {
+    fn eps(&self) -> f32 {
+        self.config.norm_eps as f32
+    }
+
+    fn activation(&self) -> Result<rows::Activation> {
+        Ok(match self.config.activation {
+            Activation::Silu => rows::Activation::Silu,
+            Activation::Gelu => rows::Activation::Gelu,
+            Activation::GeluPytorchTanh => rows::Activation::GeluTanh,
+            other => bail!("no activation {other:?}"),
+        })
+    }
+}
+
+impl Steps for Cpu<'_> {
+    type Rows = Rows;
+    type Angles = Table;
+
+    fn angles(&self, table: Table) -> Result<Table> {
+        Ok(table)
+    }
+
+    fn embed(&self, embedding: &Tensor, tokens: &[u32]) -> Result<Rows> {
+        let tokens = Tensor::new(tokens, &Device::Cpu)?;
+        let embedded = embedding.index_select(&tokens, 0)?;
+        let width = embedded.dim(1)?;
+        let mut values = embedded
+            .to_dtype(DType::F32)?
+            .flatten_all()?
+            .to_vec1::<f32>()?;
+        if let Some(scale) = self.config.embedding_scale {
+            values.iter_mut().for_each(|value| *value *= scale as f32);
+        }
+        Ok(Rows { values, width })
+    }
+
+    fn normed(&self, rows: &Rows, norm: &Norm) -> Result<Rows> {
+        let width = rows.width;
+        with_norm(norm, self.eps(), |norm| {
+            let values = rows::normed(&rows.values, width, norm);
+            Ok(Rows { values, width })
+        })
+    }
+
+    fn linear(&self, rows: &Rows, linear: &Linear) -> Result<Rows> {
+        let mut out = product_of(rows, &linear.weight)?;
+        if let Some(bias) = &linear.bias {
+            let bias = bias.to_dtype(DType::F32)?;
+            with_numbers(&bias, |bias| {
+                rows::add_to_each(&mut out.values, bias);
+                Ok(())
+            })?;
+        }
+        Ok(out)
+    }
+
+    fn attend(
+        &self,
+        mut qkv: Rows,
+        segments: &[Segment],
+        with: steps::Heads<Table>,
+        attention: Attention,
+    ) -> Result<Rows> {
+        let DecoderConfig {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = *self.config;
+        with_norm_if(with.query_norm, self.eps(), |query_norm| {
+            with_norm_if(with.key_norm, self.eps(), |key_norm| {
+                let preparation = Preparation {
+                    heads,
+                    kv_heads,
+                    head_dim,
+                    clip: self.config.clip_qkv.map(|clip| clip as f32),
+                    query_norm,
+                    key_norm,
+                    angles: with.angles.map(|angles| (&angles.cos[..], &angles.sin[..])),
+                    rotated: with.angles.map_or(0, |angles| angles.dims),
+                };
+                rows::prepare(&mut qkv.values, preparation);
+                Ok(())
+            })
+        })?;
+        let heads_of = Heads {
+            qkv: &qkv.values,
+            heads,
+            kv_heads,
+            head_dim,
+        };
+        Ok(Rows {
+            values: heads_of.attend(segments, attention),
+            width: heads * head_dim,
+        })
+    }
+
+    fn activated(&self, up: Rows) -> Result<Rows> {
+        let width = self.config.intermediate_size;
+        let is_gated = self.config.gated_mlp;
+        let values = rows::activated(up.values, width, is_gated, self.activation()?);
+        Ok(Rows { values, width })
+    }
+
+    fn sum(&self, rows: &Rows, branch: Rows, norm: Option<&Norm>) -> Result<Rows> {
+        let width = rows.width;
+        with_norm_if(norm, self.eps(), |norm| {
+            let values = rows::sum(&rows.values, branch.values, width, norm);
+            Ok(Rows { values, width })
+        })
+    }
+
+    fn select(&self, rows: &Rows, which: &[u32]) -> Result<Rows> {
+        let width = rows.width;
+        let row = |at: &u32| &rows.values[*at as usize * width..(*at as usize + 1) * width];
+        let values = which.iter().flat_map(row).copied().collect();
+        Ok(Rows { values, width })
+    }
+
+    fn sums(&self, rows: &Rows, lengths: &[usize]) -> Result<Vec<Sums>> {
+        let mut rest = rows.values.chunks_exact(rows.width);
+        let sums = lengths.iter().map(|length| {
+            let mut sums = Sums {
+                sum: vec![0.0; rows.width],
+                last: Vec::new(),
+            };
+            for row in rest.by_ref().take(*length) {
+                for (sum, value) in sums.sum.iter_mut().zip(row) {
+                    *sum += f64::from(*value);
+                }
+                row.clone_into(&mut sums.last);
+            }
+            sums
+        });
+        Ok(sums.collect())
+    }
+
+    fn log_probs(&self, rows: &Rows, unembedding: &Linear, targets: &[u32]) -> Result<Vec<f32>> {
+        let vocab_size = self.config.vocab_size;
+        let at_once = (super::LOGIT_VALUES / vocab_size).max(1);
+        let mut log_probs = Vec::with_capacity(targets.len());
+        let hidden = rows.values.chunks(at_once * rows.width);
+        for (hidden, targets) in hidden.zip(targets.chunks(at_once)) {
+            let hidden = Rows {
+                values: hidden.to_vec(),
+                width: rows.width,
+            };
+            let mut logits = self.linear(&hidden, unembedding)?;
+            let cap = self.config.logit_cap;
+            log_probs.extend(rows::log_probs(
+                &mut logits.values,
+                vocab_size,
+                cap,
+                targets,
+            ));
+        }
+        Ok(log_probs)
+    }
+}
+
+/// `rows · weightᵀ`.
+fn product_of(rows: &Rows, weight: &Matrix) -> Result<Rows> {
+    match weight {
+        Matrix::Dense(weight) => {
+            let (storage, layout) = weight.storage_and_layout();
+            let (Storage::Cpu(storage), Some((start, end))) =
+                (&*storage, layout.contiguous_offsets())
+            else {
+                bail!("a weight that is not in a row on CPU");
+            };
+            let width = weight.dim(0)?;
+            match storage {
+                CpuStorage::F32(weight) => {
+                    let mut out = Product::new(rows, width);
+                    out.add(&weight[start..end]);
+                    Ok(out.finish())
+                }
+                CpuStorage::BF16(weight) => {
+                    Ok(converted(rows, width, &weight[start..end], bf16::to_f32))
+                }
+                CpuStorage::F16(weight) => {
+                    Ok(converted(rows, width, &weight[start..end], f16::to_f32))
+                }
+                _ => bail!("weights of type {}", weight.dtype().as_str()),
+            }
+        }
+        Matrix::Quantised(pieces) => {
+            let width = pieces.iter().map(|piece| piece.shape().dims()[0]).sum();
+            let mut out = Product::new(rows, width);
+            for piece in pieces {
+                let piece = piece.dequantize(&Device::Cpu)?;
+                with_numbers(&piece, |piece| {
+                    out.add(piece);
+                    Ok(())
+                })?;
+            }
+            Ok(out.finish())
+        }
+    }
+}
+
+fn converted<T: Copy + Sync>(
+    rows: &Rows,
+    width: usize,
+    weight: &[T],
+    to_f32: fn(T) -> f32,
+) -> Rows {
+    let mut out = Product::new(rows, width);
+    let at_once = (CONVERTED / rows.width).max(1) * rows.width;
+    for part in weight.chunks(at_once) {
+        let part: Vec<f32> = part.iter().map(|value| to_f32(*value)).collect();
+        out.add(&part);
+    }
+    out.finish()
+}
+
+/// A product with a matrix that comes in parts, some of its rows in each.
+struct Product<'a> {
+    rows: &'a Rows,
+    width: usize,
+    values: Vec<f32>,
+    column: usize,
+}
+
+impl<'a> Product<'a> {
+    fn new(rows: &'a Rows, width: usize) -> Self {
+        let count = rows.values.len() / rows.width;
+        Self {
+            rows,
+            width,
+            values: vec![0.0; count * width],
+            column: 0,
+        }
+    }
+
+    fn add(&mut self, weight: &[f32]) {
+        let inner = self.rows.width;
+        let count = self.rows.values.len() / inner;
+        let columns = weight.len() / inner;
+        if count == 0 || columns == 0 {
+            return;
+        }
+        product_transposed(
+            ViewMut::new(&mut self.values[self.column..], count, columns, self.width),
+            View::new(&self.rows.values, count, inner, inner),
+            View::new(weight, columns, inner, inner),
+            1.0,
+            rayon::current_num_threads(),
+        );
+        self.column += columns;
+    }
+
+    fn finish(self) -> Rows {
+        Rows {
+            values: self.values,
+            width: self.width,
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What happens to each row by itself: norms, activations, rotation.
+
+use rayon::prelude::*;
+
+use super::attention::by_lanes;
+use super::exp::{sigmoid, tanh};
+
+/// Rows are worked on in runs of about so many numbers.
+const RUN: usize = 1 << 14;
+
+/// Calls `work` with each row of `out` and its number, runs of rows on several cores.
+fn each_row(out: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+    let rows = (RUN / width.max(1)).max(1);
+    out.par_chunks_mut(rows * width)
+        .enumerate()
+        .for_each(|(run, out)| {
+            pulp::Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    for (at, row) in out.chunks_exact_mut(width).enumerate() {
+                        work(run * rows + at, row);
+                    }
+                },
+            );
+        });
+}
+
+/// The parameters of a norm.
+#[derive(Debug, Clone, Copy)]
+pub struct NormOf<'a> {
+    pub gain: &'a [f32],
+    /// With it by mean and variance, without it by the root mean square.
+    pub bias: Option<&'a [f32]>,
+    pub eps: f32,
+}
+
+impl NormOf<'_> {
+    #[inline(always)]
+    fn apply(&self, row: &mut [f32]) {
+        let count = row.len() as f32;
+        if let Some(bias) = self.bias {
+            let mean = by_lanes(row, 0.0, |a, b| a + b) / count;
+            row.iter_mut().for_each(|value| *value -= mean);
+            let scale = self.scale(row);
+            for ((value, gain), bias) in row.iter_mut().zip(self.gain).zip(bias) {
+                *value = *value * scale * gain + bias;
+            }
+        } else {
+            let scale = self.scale(row);
+            for (value, gain) in row.iter_mut().zip(self.gain) {
+                *value = *value * scale * gain;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn scale(&self, row: &[f32]) -> f32 {
+        let mut lanes = [0.0f32; 16];
+        let (chunks, rest) = row.as_chunks::<16>();
+        for chunk in chunks {
+            for (lane, value) in lanes.iter_mut().zip(chunk) {
+                *lane += value * value;
+            }
+        }
+        let rest: f32 = rest.iter().map(|value| value * value).sum();
+        let mean = (lanes.iter().sum::<f32>() + rest) / row.len() as f32;
+        1.0 / (mean + self.eps).sqrt()
+    }
+}
+
+/// Normed rows.
+pub fn normed(rows: &[f32], width: usize, norm: NormOf) -> Vec<f32> {
+    let mut out = rows.to_vec();
+    each_row(&mut out, width, |_, row| norm.apply(row));
+    out
+}
+
+/// Rows plus a branch's, which is normed first if there is a norm.
+pub fn sum(rows: &[f32], mut branch: Vec<f32>, width: usize, norm: Option<NormOf>) -> Vec<f32> {
+    each_row(&mut branch, width, |at, out| {
+        if let Some(norm) = norm {
+            norm.apply(out);
+        }
+        let row = &rows[at * width..(at + 1) * width];
+        for (out, value) in out.iter_mut().zip(row) {
+            *out += value;
+        }
+    });
+    branch
+}
+
+/// Adds the same numbers to every row.
+pub fn add_to_each(rows: &mut [f32], bias: &[f32]) {
+    each_row(rows, bias.len(), |_, row| {
+        for (value, bias) in row.iter_mut().zip(bias) {
+            *value += bias;
+        }
+    });
+}
+
+/// An activation, as vector code can run it.
+#[derive(Debug, Clone, Copy)]
+pub enum Activation {
+    /// `x · sigmoid(x)`.
+    Silu,
+    /// GELU by the error function.
+    Gelu,
+    /// GELU by the hyperbolic tangent.
+    GeluTanh,
+}
+
+impl Activation {
+    #[inline(always)]
+    fn apply(self, row: &mut [f32]) {
+        match self {
+            Self::Silu => row.iter_mut().for_each(|x| *x *= sigmoid(*x)),
+            Self::GeluTanh => {
+                const FACTOR: f32 = 0.797_884_6;
+                for x in row {
+                    *x *= 0.5 * (1.0 + tanh(FACTOR * (*x + 0.044_715 * *x * *x * *x)));
+                }
+            }
+            Self::Gelu => {
+                for x in row {
+                    *x *= 0.5 * (1.0 + libm::erff(*x * std::f32::consts::FRAC_1_SQRT_2));
+                }
+            }
+        }
+    }
+}
+
+/// The inner layer of an MLP from its projections, `(rows, 2 · width)` gate and up, or without a
+/// gate `(rows, width)` up.
+pub fn activated(up: Vec<f32>, width: usize, is_gated: bool, activation: Activation) -> Vec<f32> {
+    if !is_gated {
+        let mut out = up;
+        each_row(&mut out, width, |_, row| activation.apply(row));
+        return out;
+    }
+    let mut out = vec![0.0; up.len() / 2];
+    each_row(&mut out, width, |at, out| {
+        let (gate, up) = up[2 * at * width..2 * (at + 1) * width].split_at(width);
+        out.copy_from_slice(gate);
+        activation.apply(out);
+        for (out, up) in out.iter_mut().zip(up) {
+            *out *= up;
+        }
+    });
+    out
+}
+
+/// What happens to queries and keys before they meet.
+#[derive(Debug, Clone, Copy)]
+pub struct Preparation<'a> {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// Everything is cut to this magnitude first.
+    pub clip: Option<f32>,
+    /// The norm of queries, of one head or of all.
+    pub query_norm: Option<NormOf<'a>>,
+    /// The same of keys.
+    pub key_norm: Option<NormOf<'a>>,
+    /// Cosines and sines of the tokens' positions, each `(tokens, rotated / 2)`.
+    pub angles: Option<(&'a [f32], &'a [f32])>,
+    /// How much of a head is rotated.
+    pub rotated: usize,
+}
+
+/// Prepares `(tokens, (heads + 2 kv_heads) · head_dim)` for attention.
+pub fn prepare(qkv: &mut [f32], with: Preparation) {
+    let width = (with.heads + 2 * with.kv_heads) * with.head_dim;
+    each_row(qkv, width, |token, row| {
+        if let Some(clip) = with.clip {
+            row.iter_mut().for_each(|x| *x = x.clamp(-clip, clip));
+        }
+        let (queries, keys) = row.split_at_mut(with.heads * with.head_dim);
+        let keys = &mut keys[..with.kv_heads * with.head_dim];
+        for (part, norm) in [
+            (&mut *queries, with.query_norm),
+            (&mut *keys, with.key_norm),
+        ] {
+            if let Some(norm) = norm {
+                part.chunks_exact_mut(norm.gain.len())
+                    .for_each(|head| norm.apply(head));
+            }
+        }
+        if let Some((cos, sin)) = with.angles {
+            let half = with.rotated / 2;
+            let angles = token * half..(token + 1) * half;
+            let (cos, sin) = (&cos[angles.clone()], &sin[angles]);
+            for part in [queries, keys] {
+                for head in part.chunks_exact_mut(with.head_dim) {
+                    let (first, second) = head[..with.rotated].split_at_mut(half);
+                    let pairs = first.iter_mut().zip(second).zip(cos.iter().zip(sin));
+                    for ((a, b), (cos, sin)) in pairs {
+                        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// `ln p(target)` for each row of logits, which are bent by a soft cap first, if there is one.
+pub fn log_probs(logits: &mut [f32], width: usize, cap: Option<f64>, targets: &[u32]) -> Vec<f32> {
+    let mut out = vec![0.0; targets.len()];
+    let rows = logits.par_chunks_exact_mut(width).zip(targets);
+    rows.zip(&mut out).for_each(|((row, target), out)| {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                if let Some(cap) = cap {
+                    let cap = cap as f32;
+                    row.iter_mut().for_each(|x| *x = cap * tanh(*x / cap));
+                }
+                let of_target = row[*target as usize];
+                let highest = by_lanes(row, f32::NEG_INFINITY, f32::max);
+                row.iter_mut()
+                    .for_each(|x| *x = super::exp::exp(*x - highest));
+                let sum = by_lanes(row, 0.0, |a, b| a + b);
+                *out = of_target - highest - sum.ln();
+            },
+        );
+    });
+    out
+}

@@ -1,0 +1,76 @@
+//! The steps of a forward pass, which each kind of device takes its own way.
+
+use candle_core::{Result, Tensor};
+
+use super::attention::{Attention, Segment};
+use super::rope::Table;
+use super::{Linear, Norm};
+
+/// What a forward pass consists of. Rows are tokens.
+pub(super) trait Steps {
+    /// Activations, `(tokens, width)`.
+    type Rows;
+    /// Cosines and sines of a batch's positions.
+    type Angles;
+
+    /// Makes a table ready for [`Self::attend`].
+    fn angles(&self, table: Table) -> Result<Self::Angles>;
+
+    /// The embeddings of tokens, scaled if the model scales them.
+    fn embed(&self, embedding: &Tensor, tokens: &[u32]) -> Result<Self::Rows>;
+
+    /// Rows, normed.
+    fn normed(&self, rows: &Self::Rows, norm: &Norm) -> Result<Self::Rows>;
+
+    /// A linear map of each row.
+    fn linear(&self, rows: &Self::Rows, linear: &Linear) -> Result<Self::Rows>;
+
+    /// Attention within the segments, from query, key and value projections that were not clipped,
+    /// normed or rotated yet.
+    fn attend(
+        &self,
+        qkv: Self::Rows,
+        segments: &[Segment],
+        heads: Heads<Self::Angles>,
+        attention: Attention,
+    ) -> Result<Self::Rows>;
+
+    /// The inner layer of the MLP from its projection.
+    fn activated(&self, up: Self::Rows) -> Result<Self::Rows>;
+
+    /// Rows plus what a branch adds to them, which is normed first if there is a norm.
+    fn sum(&self, rows: &Self::Rows, branch: Self::Rows, norm: Option<&Norm>)
+    -> Result<Self::Rows>;
+
+    /// Some of the rows.
+    fn select(&self, rows: &Self::Rows, which: &[u32]) -> Result<Self::Rows>;
+
+    /// Rows reduced: so many for each of the results, one after another.
+    fn sums(&self, rows: &Self::Rows, lengths: &[usize]) -> Result<Vec<Sums>>;
+
+    /// `ln p(target)` at each row, nats.
+    fn log_probs(
+        &self,
+        rows: &Self::Rows,
+        unembedding: &Linear,
+        targets: &[u32],
+    ) -> Result<Vec<f32>>;
+}
+
+/// What becomes of a block's queries and keys before they meet.
+#[derive(Debug)]
+pub(super) struct Heads<'a, A> {
+    pub query_norm: Option<&'a Norm>,
+    pub key_norm: Option<&'a Norm>,
+    /// None leaves positions out.
+    pub angles: Option<&'a A>,
+}
+
+/// Hidden states, reduced.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sums {
+    /// Their sum, length `d`.
+    pub sum: Vec<f64>,
+    /// The last of them, length `d`.
+    pub last: Vec<f32>,
+}

@@ -1,0 +1,201 @@
+//! The decoder's steps by candle's own operations, on any device. Matrices multiply in the type of
+//! the weights; what blocks add to one another is f32, and so are norms and rotations.
+
+mod attention;
+
+use candle_core::{D, DType, Device, Result, Tensor};
+use candle_nn::ops::{layer_norm, rms_norm};
+use candle_nn::rotary_emb::rope_thd;
+
+use super::attention::{Attention, Segment};
+use super::rope::Table;
+use super::steps::{Heads, Steps, Sums};
+use super::{DecoderConfig, Linear, Matrix, Norm};
+
+/// The steps of one model on one device.
+#[derive(Debug)]
+pub(super) struct Tensors<'a> {
+    pub config: &'a DecoderConfig,
+    pub device: &'a Device,
+    /// The type of the weights.
+    pub dtype: DType,
+}
+
+/// Cosines and sines, each `(tokens, dims / 2)`.
+#[derive(Debug)]
+pub(super) struct Angles {
+    cos: Tensor,
+    sin: Tensor,
+    dims: usize,
+}
+
+impl Tensors<'_> {
+    /// Queries or keys, `(tokens, width)`, normed in groups as wide as the norm; f32.
+    fn normed_heads(&self, heads: &Tensor, norm: Option<&Norm>) -> Result<Tensor> {
+        let heads = heads.to_dtype(DType::F32)?;
+        let Some(norm) = norm else {
+            return Ok(heads);
+        };
+        let (tokens, width) = heads.dims2()?;
+        let of_norm = norm.gain.dim(0)?;
+        self.normed(&heads.reshape((tokens, width / of_norm, of_norm))?, norm)
+    }
+}
+
+/// Rotates heads of shape `(1, tokens, heads, head_dim)`, f32.
+fn rotated(heads: &Tensor, angles: &Angles) -> Result<Tensor> {
+    let rotate = |heads: &Tensor| rope_thd(heads, &angles.cos, &angles.sin);
+    let head_dim = heads.dim(D::Minus1)?;
+    if angles.dims == head_dim {
+        return rotate(heads);
+    }
+    let first = rotate(&heads.narrow(D::Minus1, 0, angles.dims)?.contiguous()?)?;
+    let rest = heads.narrow(D::Minus1, angles.dims, head_dim - angles.dims)?;
+    Tensor::cat(&[&first, &rest], D::Minus1)
+}
+
+impl Steps for Tensors<'_> {
+    type Rows = Tensor;
+    type Angles = Angles;
+
+    fn angles(&self, table: Table) -> Result<Angles> {
+        let half = table.dims / 2;
+        let shape = (table.cos.len() / half, half);
+        Ok(Angles {
+            cos: Tensor::from_vec(table.cos, shape, self.device)?,
+            sin: Tensor::from_vec(table.sin, shape, self.device)?,
+            dims: table.dims,
+        })
+    }
+
+    fn embed(&self, embedding: &Tensor, tokens: &[u32]) -> Result<Tensor> {
+        let tokens = Tensor::new(tokens, self.device)?;
+        let embedded = embedding.index_select(&tokens, 0)?.to_dtype(DType::F32)?;
+        match self.config.embedding_scale {
+            None => Ok(embedded),
+            Some(scale) => embedded * scale,
+        }
+    }
+
+    fn normed(&self, rows: &Tensor, norm: &Norm) -> Result<Tensor> {
+        let eps = self.config.norm_eps as f32;
+        match &norm.bias {
+            None => rms_norm(rows, &norm.gain, eps),
+            Some(bias) => layer_norm(rows, &norm.gain, bias, eps),
+        }
+    }
+
+    fn linear(&self, rows: &Tensor, linear: &Linear) -> Result<Tensor> {
+        let rows = rows.to_dtype(self.dtype)?;
+        let product = match &linear.weight {
+            Matrix::Dense(weight) => rows.matmul(&weight.t()?)?,
+            Matrix::Quantised(pieces) => {
+                let columns = pieces.iter().map(|piece| {
+                    let piece = piece.dequantize(self.device)?.to_dtype(self.dtype)?;
+                    rows.matmul(&piece.t()?)
+                });
+                Tensor::cat(&columns.collect::<Result<Vec<_>>>()?, 1)?
+            }
+        };
+        match &linear.bias {
+            None => Ok(product),
+            Some(bias) => product.broadcast_add(bias),
+        }
+    }
+
+    fn attend(
+        &self,
+        qkv: Tensor,
+        segments: &[Segment],
+        with: Heads<Angles>,
+        attention: Attention,
+    ) -> Result<Tensor> {
+        let DecoderConfig {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = *self.config;
+        let tokens = qkv.dim(0)?;
+        let qkv = match self.config.clip_qkv {
+            None => qkv,
+            Some(clip) => qkv.clamp(-clip, clip)?,
+        };
+        let part = |first: usize, heads: usize| {
+            qkv.narrow(1, first * head_dim, heads * head_dim)?
+                .contiguous()
+        };
+        let prepared = |first: usize, heads: usize, norm: Option<&Norm>| {
+            let heads = self
+                .normed_heads(&part(first, heads)?, norm)?
+                .reshape((1, tokens, heads, head_dim))?;
+            let heads = match with.angles {
+                None => heads,
+                Some(angles) => rotated(&heads, angles)?,
+            };
+            heads.squeeze(0)?.to_dtype(self.dtype)
+        };
+        let queries = prepared(0, heads, with.query_norm)?;
+        let keys = prepared(heads, kv_heads, with.key_norm)?;
+        let values = part(heads + kv_heads, kv_heads)?.reshape((tokens, kv_heads, head_dim))?;
+        attention::attend(&queries, &keys, &values, segments, attention)
+    }
+
+    fn activated(&self, up: Tensor) -> Result<Tensor> {
+        let activation = &self.config.activation;
+        if !self.config.gated_mlp {
+            return up.apply(activation);
+        }
+        let width = self.config.intermediate_size;
+        let gate = up.narrow(1, 0, width)?.apply(activation)?;
+        gate * up.narrow(1, width, width)?
+    }
+
+    fn sum(&self, rows: &Tensor, branch: Tensor, norm: Option<&Norm>) -> Result<Tensor> {
+        let branch = branch.to_dtype(DType::F32)?;
+        match norm {
+            None => rows + branch,
+            Some(norm) => rows + self.normed(&branch, norm)?,
+        }
+    }
+
+    fn select(&self, rows: &Tensor, which: &[u32]) -> Result<Tensor> {
+        rows.index_select(&Tensor::new(which, self.device)?, 0)
+    }
+
+    fn sums(&self, rows: &Tensor, lengths: &[usize]) -> Result<Vec<Sums>> {
+        let mut first = 0;
+        let (mut sums, mut lasts) = (Vec::new(), Vec::new());
+        for length in lengths {
+            let own = rows.narrow(0, first, *length)?;
+            sums.push(own.sum(0)?);
+            lasts.push(own.get(length - 1)?);
+            first += length;
+        }
+        if sums.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sums = Tensor::stack(&sums, 0)?.to_vec2::<f32>()?;
+        let lasts = Tensor::stack(&lasts, 0)?.to_vec2::<f32>()?;
+        let of_one = |(sum, last): (Vec<f32>, Vec<f32>)| Sums {
+            sum: sum.into_iter().map(f64::from).collect(),
+            last,
+        };
+        Ok(sums.into_iter().zip(lasts).map(of_one).collect())
+    }
+
+    fn log_probs(&self, rows: &Tensor, unembedding: &Linear, targets: &[u32]) -> Result<Vec<f32>> {
+        let at_once = (super::LOGIT_VALUES / self.config.vocab_size).max(1);
+        let mut log_probs = Vec::with_capacity(targets.len());
+        for (chunk, targets) in targets.chunks(at_once).enumerate() {
+            let rows = rows.narrow(0, chunk * at_once, targets.len())?;
+            let logits = self.linear(&rows, unembedding)?.to_dtype(DType::F32)?;
+            let logits = attention::soft_cap(logits, self.config.logit_cap)?;
+            let targets = Tensor::new(targets, self.device)?.unsqueeze(1)?;
+            let of_targets = logits.gather(&targets, 1)?.squeeze(1)?;
+            let log_prob = (of_targets - logits.log_sum_exp(D::Minus1)?)?;
+            log_probs.extend(log_prob.to_vec1::<f32>()?);
+        }
+        Ok(log_probs)
+    }
+}
