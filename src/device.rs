@@ -1,7 +1,7 @@
 //! The device that a model runs on, and what it computes in there.
 
 use candle_core::{DType, Device};
-use ches_udfs::ModelType;
+use ches_udfs::ModelDtype;
 
 use crate::weights::Target;
 
@@ -9,14 +9,14 @@ use crate::weights::Target;
 ///
 /// # Errors
 /// When this build or this machine has no such device.
-pub fn target(setting: &str, dtype: ModelType) -> Result<Target, String> {
+pub fn target(setting: &str, dtype: ModelDtype) -> Result<Target, String> {
     let device = open(setting)?;
     let dtype = match dtype {
-        ModelType::F32 => DType::F32,
-        ModelType::Bf16 => DType::BF16,
-        ModelType::F16 => DType::F16,
-        ModelType::Auto if device.is_cuda() => DType::BF16,
-        ModelType::Auto => DType::F32,
+        ModelDtype::F32 => DType::F32,
+        ModelDtype::Bf16 => DType::BF16,
+        ModelDtype::F16 => DType::F16,
+        ModelDtype::Auto if device.is_cuda() => DType::BF16,
+        ModelDtype::Auto => DType::F32,
     };
     Ok(Target { device, dtype })
 }

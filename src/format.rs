@@ -86,7 +86,7 @@ impl Format {
                 after_content: None,
                 ..
             } => Err(UNKNOWN_END.into()),
-            _ => tokenizer.eos().ok_or_else(|| {
+            _ => tokenizer.ends().eos.ok_or_else(|| {
                 "the model names no end token (EOS), which a log-probability needs".into()
             }),
         }

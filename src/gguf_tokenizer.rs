@@ -13,7 +13,7 @@ use tokenizers::{AddedToken, NormalizerWrapper, SplitDelimiterBehavior, Tokenize
 
 use crate::error::ModelError;
 use crate::gguf::Gguf;
-use crate::tokenizer::TextTokenizer;
+use crate::tokenizer::{Ends, TextTokenizer};
 
 /// `tokenizer.ggml.token_type` values (`llama_token_type` of llama.cpp).
 const NORMAL: i64 = 1;
@@ -133,13 +133,16 @@ pub fn tokenizer_from_gguf(gguf: &Gguf) -> Result<TextTokenizer, ModelError> {
     let adds_bos = gguf
         .bool("tokenizer.ggml.add_bos_token")?
         .unwrap_or(adds_bos);
-    Ok(TextTokenizer::new(
-        tokenizer,
-        special,
-        token_id("tokenizer.ggml.bos_token_id")?,
-        token_id("tokenizer.ggml.eos_token_id")?,
-        adds_bos,
-    ))
+    let bos = token_id("tokenizer.ggml.bos_token_id")?;
+    let eos = token_id("tokenizer.ggml.eos_token_id")?;
+    let text = |id: Option<u32>| id.map(|id| tokens[id as usize].clone());
+    let ends = Ends {
+        begin: bos.filter(|_| adds_bos).into_iter().collect(),
+        eos,
+        bos_text: text(bos).unwrap_or_default(),
+        eos_text: text(eos).unwrap_or_default(),
+    };
+    Ok(TextTokenizer::new(tokenizer, special, ends))
 }
 
 fn failed(gguf: &Gguf, error: tokenizers::Error) -> ModelError {

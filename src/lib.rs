@@ -48,7 +48,7 @@ mod tokenizer;
 mod weights;
 
 pub use ches_udfs;
-pub use ches_udfs::{ChesSettings, ModelType, OnError, PromptFormat};
+pub use ches_udfs::{ChesSettings, ModelDtype, OnError, PromptFormat};
 pub use error::ModelError;
 pub use observer::Observer;
 pub use plugin::{Ches, register};

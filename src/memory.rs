@@ -7,6 +7,9 @@ pub fn available() -> u64 {
     let mut system = System::new();
     system.refresh_memory();
     let of_machine = system.available_memory();
-    let of_container = system.cgroup_limits().map(|limits| limits.free_memory);
+    // What files are cached counts as used there, but is given up for those who need it.
+    let of_container = system
+        .cgroup_limits()
+        .map(|limits| limits.total_memory.saturating_sub(limits.rss));
     of_container.map_or(of_machine, |free| free.min(of_machine))
 }

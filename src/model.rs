@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use candle_core::DType;
-use ches_udfs::ModelType;
+use ches_udfs::ModelDtype;
 
 use crate::decoder::{Decoder, DecoderConfig, Weights};
 use crate::error::ModelError;
@@ -24,7 +24,7 @@ pub struct Identity {
     path: PathBuf,
     files: Vec<(PathBuf, u64, Option<SystemTime>)>,
     device: String,
-    dtype: ModelType,
+    dtype: ModelDtype,
 }
 
 impl Identity {
@@ -32,7 +32,7 @@ impl Identity {
     ///
     /// # Errors
     /// When there is no model.
-    pub fn of(path: &Path, device: &str, dtype: ModelType) -> Result<Self, ModelError> {
+    pub fn of(path: &Path, device: &str, dtype: ModelDtype) -> Result<Self, ModelError> {
         let refuse = |error: std::io::Error| ModelError::new(path, error.to_string());
         let path = model_directory::resolve(path);
         let metadata = std::fs::metadata(&path).map_err(refuse)?;
@@ -108,12 +108,12 @@ impl Source {
         &self,
         config: &DecoderConfig,
         target: &Target,
-        dtype: ModelType,
+        dtype: ModelDtype,
     ) -> Result<Weights, ModelError> {
         match self {
             Self::Gguf(gguf) => {
                 let bytes = gguf.values() as u64 * target.dtype.size_in_bytes() as u64;
-                let keeps_quantised = dtype == ModelType::Auto
+                let keeps_quantised = dtype == ModelDtype::Auto
                     && target.device.is_cpu()
                     && bytes > memory::available() / 2;
                 families::weights_from_gguf(gguf, config, target, keeps_quantised)

@@ -107,15 +107,26 @@ impl TokenizerConfig {
     }
 
     /// The template: a text, or of a list of named ones the one named `default`.
-    fn template(&self) -> Option<String> {
-        match self.chat_template.as_ref()? {
-            Value::String(template) => Some(template.clone()),
-            Value::Array(named) => named
-                .iter()
-                .find(|entry| entry["name"] == "default")
-                .and_then(|entry| entry["template"].as_str())
-                .map(str::to_owned),
-            _ => None,
+    fn template(&self) -> Result<Option<String>, String> {
+        match &self.chat_template {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(template)) => Ok(Some(template.clone())),
+            Some(other) => {
+                let named = other.as_array().map_or(&[][..], Vec::as_slice);
+                let default = named.iter().find(|entry| entry["name"] == "default");
+                match default.and_then(|entry| entry["template"].as_str()) {
+                    Some(template) => Ok(Some(template.to_owned())),
+                    None => {
+                        let names = named.iter().filter_map(|entry| entry["name"].as_str());
+                        let names: Vec<_> = names.collect();
+                        Err(format!(
+                            "chat_template is no text, and of the templates [{}] none is \
+                             'default'; accepted: either",
+                            names.join(", ")
+                        ))
+                    }
+                }
+            }
         }
     }
 }
@@ -226,7 +237,9 @@ impl ModelDirectory {
                 String::from_utf8(bytes)
                     .map_err(|error| ModelError::new(&place(TEMPLATE), error.to_string()))?,
             ),
-            None => tokenizer_config.template(),
+            None => tokenizer_config
+                .template()
+                .map_err(|reason| ModelError::new(&place(TOKENIZER_CONFIG), reason))?,
         };
         let shards = match read(&place(INDEX), MAX_JSON_BYTES)? {
             _ if place(WEIGHTS).is_file() => vec![place(WEIGHTS)],
@@ -250,7 +263,11 @@ impl ModelDirectory {
         }
         let mut descriptions = config_bytes.clone();
         descriptions.extend_from_slice(&tokenizer);
-        descriptions.extend(chat_template.iter().flat_map(|template| template.bytes()));
+        let names = [tokenizer_config.bos(), tokenizer_config.eos()];
+        for text in names.into_iter().chain([chat_template.as_deref()]) {
+            descriptions.extend_from_slice(text.unwrap_or_default().as_bytes());
+            descriptions.push(0);
+        }
         Ok(Self {
             config: parse(&place(CONFIG), &config_bytes)?,
             path: path.to_owned(),
@@ -288,6 +305,12 @@ impl ModelDirectory {
 
     fn bytes(&self, tensor: &StoredTensor) -> &[u8] {
         &self.shards[tensor.shard].bytes()[tensor.bytes.clone()]
+    }
+
+    /// Whether two tensors are there and hold the same.
+    pub fn are_equal(&self, a: &str, b: &str) -> bool {
+        let bytes = |name: &str| self.tensors.get(name).map(|tensor| self.bytes(tensor));
+        bytes(a).is_some() && bytes(a) == bytes(b)
     }
 
     /// Whether there is a tensor of that name.

@@ -7,7 +7,10 @@ use crate::error::ModelError;
 use crate::model::{Identity, Model};
 use crate::weights::Target;
 
-static OPEN: LazyLock<Mutex<HashMap<Identity, Weak<Model>>>> = LazyLock::new(Mutex::default);
+/// Whoever opens a model holds its own lock, and nobody waits for another model.
+type Slot = Arc<Mutex<Weak<Model>>>;
+
+static OPEN: LazyLock<Mutex<HashMap<Identity, Slot>>> = LazyLock::new(Mutex::default);
 
 /// The model of this identity, opened unless somebody in this process has it open. It is closed
 /// when nobody holds it any more.
@@ -15,13 +18,21 @@ static OPEN: LazyLock<Mutex<HashMap<Identity, Weak<Model>>>> = LazyLock::new(Mut
 /// # Errors
 /// As [`Model::open`].
 pub fn get(identity: Identity, target: Target) -> Result<Arc<Model>, ModelError> {
-    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(model) = open.get(&identity).and_then(Weak::upgrade) {
+    let slot = {
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        // A slot that somebody else holds is being opened, or just was.
+        open.retain(|_, slot| {
+            let is_held = Arc::strong_count(slot) > 1;
+            is_held || slot.lock().is_ok_and(|model| model.strong_count() > 0)
+        });
+        Arc::clone(open.entry(identity.clone()).or_default())
+    };
+    let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(model) = slot.upgrade() {
         return Ok(model);
     }
-    let model = Arc::new(Model::open(identity.clone(), target)?);
-    open.retain(|_, model| model.strong_count() > 0);
-    open.insert(identity, Arc::downgrade(&model));
+    let model = Arc::new(Model::open(identity, target)?);
+    *slot = Arc::downgrade(&model);
     Ok(model)
 }
 
@@ -30,22 +41,22 @@ mod tests {
     use std::path::Path;
 
     use candle_core::{DType, Device};
-    use ches_udfs::ModelType;
+    use ches_udfs::ModelDtype;
 
     use super::*;
 
     #[test]
     fn a_model_is_open_once_and_as_long_as_somebody_holds_it() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/families/qwen3/model");
-        let open = |dtype: ModelType| {
+        let open = |dtype: ModelDtype| {
             let identity = Identity::of(&path, "cpu", dtype).unwrap();
             let (device, dtype) = (Device::Cpu, DType::F32);
             get(identity, Target { device, dtype }).unwrap()
         };
-        let first = open(ModelType::F32);
-        let second = open(ModelType::F32);
+        let first = open(ModelDtype::F32);
+        let second = open(ModelDtype::F32);
         assert!(Arc::ptr_eq(&first, &second));
-        assert!(!Arc::ptr_eq(&first, &open(ModelType::Auto)));
+        assert!(!Arc::ptr_eq(&first, &open(ModelDtype::Auto)));
         let closed = Arc::downgrade(&first);
         drop((first, second));
         assert!(closed.upgrade().is_none());

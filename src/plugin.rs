@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ches_udfs::{ChesSettings, ModelType, OnError, PromptFormat, Scorer};
+use ches_udfs::{ChesSettings, ModelDtype, OnError, PromptFormat, Scorer};
 use datafusion::error::Result;
 use datafusion::prelude::SessionContext;
 
@@ -74,7 +74,7 @@ impl Ches {
     }
 
     /// What weights and activations are (`ches.dtype`).
-    pub fn with_dtype(mut self, dtype: ModelType) -> Self {
+    pub fn with_dtype(mut self, dtype: ModelDtype) -> Self {
         self.settings.dtype = dtype;
         self
     }

@@ -593,8 +593,8 @@ fn format(model: &Model, settings: &ChesSettings) -> Result<Format, ScorerError>
         return Ok(Format::Raw);
     };
     let tokenizer = &model.tokenizer;
-    let text = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
-    let template = ChatTemplate::new(&source, text(tokenizer.bos()), text(tokenizer.eos()))
+    let ends = tokenizer.ends();
+    let template = ChatTemplate::new(&source, ends.bos_text.clone(), ends.eos_text.clone())
         .map_err(|reason| match settings.chat_template {
             Some(_) => setting("chat_template", reason),
             None => setting("model", reason),

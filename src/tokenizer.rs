@@ -14,26 +14,29 @@ pub struct TextTokenizer {
     tokenizer: Tokenizer,
     /// Texts of the special tokens with their ids.
     special: Vec<(String, u32)>,
-    bos: Option<u32>,
-    eos: Option<u32>,
-    adds_bos: bool,
+    ends: Ends,
+}
+
+/// What stands at both ends of texts.
+#[derive(Debug, Clone, Default)]
+pub struct Ends {
+    /// What the tokenizer puts before a text: BOS, if it adds one.
+    pub begin: Vec<u32>,
+    /// The token that ends a text.
+    pub eos: Option<u32>,
+    /// What templates call `bos_token`.
+    pub bos_text: String,
+    /// What templates call `eos_token`.
+    pub eos_text: String,
 }
 
 impl TextTokenizer {
     /// A tokenizer whose special tokens are these, texts with ids.
-    pub fn new(
-        tokenizer: Tokenizer,
-        special: Vec<(String, u32)>,
-        bos: Option<u32>,
-        eos: Option<u32>,
-        adds_bos: bool,
-    ) -> Self {
+    pub fn new(tokenizer: Tokenizer, special: Vec<(String, u32)>, ends: Ends) -> Self {
         Self {
             tokenizer,
             special,
-            bos,
-            eos,
-            adds_bos: adds_bos && bos.is_some(),
+            ends,
         }
     }
 
@@ -58,23 +61,27 @@ impl TextTokenizer {
             .map(|(id, token)| (token.content.clone(), *id))
             .collect();
         special.sort_by_key(|(_, id)| *id);
-        let named = |key: &str, text: Option<&str>, id: Option<u32>| match text {
-            Some(text) => match tokenizer.token_to_id(text) {
-                Some(id) => Ok(Some(id)),
-                None => Err(directory.refuse(format!(
+        let names = &directory.tokenizer_config;
+        for (key, text) in [("bos_token", names.bos()), ("eos_token", names.eos())] {
+            if let Some(text) = text.filter(|text| tokenizer.token_to_id(text).is_none()) {
+                return Err(directory.refuse(format!(
                     "tokenizer_config.json names the {key} '{text}', which tokenizer.json has not"
-                ))),
-            },
-            None => Ok(id.filter(|id| tokenizer.id_to_token(*id).is_some())),
+                )));
+            }
+        }
+        let eos = names.eos().and_then(|text| tokenizer.token_to_id(text));
+        let of_config = directory.config.eos();
+        let of_config = of_config.filter(|id| tokenizer.id_to_token(*id).is_some());
+        let begin = begin(&tokenizer);
+        let begin =
+            begin.map_err(|reason| directory.refuse(format!("tokenizer.json: {reason}")))?;
+        let ends = Ends {
+            begin,
+            eos: eos.or(of_config),
+            bos_text: names.bos().unwrap_or_default().to_owned(),
+            eos_text: names.eos().unwrap_or_default().to_owned(),
         };
-        let (names, config) = (&directory.tokenizer_config, &directory.config);
-        let bos = named("bos_token", names.bos(), config.bos())?;
-        let eos = named("eos_token", names.eos(), config.eos())?;
-        // The tokenizer's own BOS is what it puts before a text.
-        let of_nothing = unpanicked(|| tokenizer.encode_fast("", true))
-            .map_err(|reason| directory.refuse(format!("tokenizer.json: {reason}")))?;
-        let adds_bos = of_nothing.get_ids().first().copied() == bos;
-        Ok(Self::new(tokenizer, special, bos, eos, adds_bos))
+        Ok(Self::new(tokenizer, special, ends))
     }
 
     /// The ids of a text; special tokens that are written out in it are taken as such.
@@ -82,11 +89,8 @@ impl TextTokenizer {
     pub fn encode(&self, text: &str, begin: bool) -> Result<Vec<u32>, String> {
         let encoding = unpanicked(|| self.tokenizer.encode_fast(text, false))
             .map_err(|reason| format!("the text cannot be tokenized: {reason}"))?;
-        let begin = self.bos.filter(|_| begin && self.adds_bos);
-        Ok(begin
-            .into_iter()
-            .chain(encoding.get_ids().iter().copied())
-            .collect())
+        let begin: &[u32] = if begin { &self.ends.begin } else { &[] };
+        Ok([begin, encoding.get_ids()].concat())
     }
 
     /// The first special token that is written out in `text`, with its position.
@@ -97,19 +101,22 @@ impl TextTokenizer {
             .min_by_key(|(at, token, _)| (*at, std::cmp::Reverse(token.len())))
     }
 
-    /// The text of a token, as the vocabulary has it.
-    pub fn token(&self, id: u32) -> Option<String> {
-        self.tokenizer.id_to_token(id)
+    /// What stands at both ends of texts.
+    pub fn ends(&self) -> &Ends {
+        &self.ends
     }
+}
 
-    /// The beginning-of-sequence token.
-    pub fn bos(&self) -> Option<u32> {
-        self.bos
-    }
-
-    /// The end-of-sequence token.
-    pub fn eos(&self) -> Option<u32> {
-        self.eos
+/// What the post-processor puts before a text.
+fn begin(tokenizer: &Tokenizer) -> Result<Vec<u32>, String> {
+    const TEXT: &str = "a";
+    let bare = unpanicked(|| tokenizer.encode_fast(TEXT, false))?;
+    let processed = unpanicked(|| tokenizer.encode_fast(TEXT, true))?;
+    let (bare, processed) = (bare.get_ids(), processed.get_ids());
+    let before = (0..processed.len()).find(|at| processed[*at..].starts_with(bare));
+    match before {
+        Some(before) => Ok(processed[..before].to_vec()),
+        None => Err("its post-processor changes the text's own tokens".into()),
     }
 }
 

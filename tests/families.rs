@@ -9,7 +9,7 @@ use datafusion::arrow::array::AsArray;
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray, StructArray, UInt64Array};
 use datafusion::arrow::datatypes::Float64Type;
 use datafusion::prelude::SessionContext;
-use datafusion_ches::{Ches, ModelType, PromptFormat, families};
+use datafusion_ches::{Ches, ModelDtype, PromptFormat, families};
 use serde_json::Value;
 use std::sync::Arc;
 use support::{agree, assert_scores, field, root};
@@ -34,7 +34,7 @@ fn rows(family: &str, format: &str) -> Vec<Value> {
 struct Asked {
     model: PathBuf,
     format: PromptFormat,
-    dtype: ModelType,
+    dtype: ModelDtype,
     /// All rows in one query, or each in one of its own.
     together: bool,
 }
@@ -44,7 +44,7 @@ impl Asked {
         Self {
             model: model.into(),
             format,
-            dtype: ModelType::Auto,
+            dtype: ModelDtype::Auto,
             together: true,
         }
     }
@@ -178,8 +178,8 @@ async fn half_precision_is_as_near_as_that_of_transformers() {
         assert_eq!(rows.len(), 90, "{family}");
         let exact: Vec<f64> = rows.iter().map(|row| number(&row["ches"])).collect();
         for (dtype, name) in [
-            (ModelType::Bf16, "ches_bfloat16"),
-            (ModelType::F16, "ches_float16"),
+            (ModelDtype::Bf16, "ches_bfloat16"),
+            (ModelDtype::F16, "ches_float16"),
         ] {
             let mut asked = Asked::of_family(family, PromptFormat::Raw);
             asked.dtype = dtype;

@@ -200,6 +200,128 @@ fn safetensors(header: &Value, data: usize) -> Vec<u8> {
     bytes
 }
 
+/// What transformers reads another way, or takes a number of its own for, is not guessed.
+#[tokio::test]
+async fn configurations_that_are_not_clear() {
+    for (family, field, value, says) in [
+        (
+            "gemma2",
+            "query_pre_attn_scalar",
+            None,
+            "no query_pre_attn_scalar",
+        ),
+        (
+            "gemma2",
+            "attn_logit_softcapping",
+            None,
+            "no attn_logit_softcapping",
+        ),
+        (
+            "gemma2",
+            "final_logit_softcapping",
+            None,
+            "no final_logit_softcapping",
+        ),
+        ("gemma2", "sliding_window", None, "no sliding_window"),
+        ("mistral", "sliding_window", None, "no sliding_window"),
+        ("gemma", "head_dim", None, "no head_dim"),
+        ("qwen3", "head_dim", None, "no head_dim"),
+        (
+            "qwen2",
+            "num_key_value_heads",
+            None,
+            "no num_key_value_heads",
+        ),
+        (
+            "mistral",
+            "layer_types",
+            Some(json!(["full_attention", "sliding_attention"])),
+            "layer_types makes block 0 another",
+        ),
+        (
+            "qwen2",
+            "layer_types",
+            Some(json!(["full_attention", "sliding_attention"])),
+            "layer_types makes block 1 another",
+        ),
+        (
+            "llama",
+            "partial_rotary_factor",
+            Some(json!(0.5)),
+            "partial_rotary_factor is 0.5; not supported",
+        ),
+        (
+            "llama",
+            "clip_qkv",
+            Some(json!(0.5)),
+            "clip_qkv; not supported",
+        ),
+        (
+            "llama",
+            "rope_scaling",
+            Some(json!({"type": "linear", "factor": 2.0})),
+            "rope_parameters and rope_scaling; accepted: one",
+        ),
+    ] {
+        let folder = copy(family);
+        edit(&folder, "config.json", |config| {
+            let fields = config.as_object_mut().unwrap();
+            match value {
+                Some(value) => drop(fields.insert(field.into(), value)),
+                None => drop(fields.remove(field)),
+            }
+        });
+        assert_refused(&folder, says).await;
+    }
+    let folder = copy("llama");
+    std::fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
+    edit(&folder, "tokenizer_config.json", |config| {
+        config["chat_template"] = json!([{"name": "rag", "template": "{{ 1 }}"}]);
+    });
+    assert_refused(&folder, "of the templates [rag] none is 'default'").await;
+}
+
+/// Ways of writing what is clear.
+#[tokio::test]
+async fn configurations_as_older_versions_write_them() {
+    let right = score(copy("llama").path()).await.unwrap();
+    let folder = copy("llama");
+    edit(&folder, "config.json", |config| {
+        let mut rope = config["rope_parameters"].take();
+        config.as_object_mut().unwrap().remove("rope_parameters");
+        config["rope_theta"] = rope["rope_theta"].take();
+        rope.as_object_mut().unwrap().remove("rope_theta");
+        rope["type"] = rope["rope_type"].clone();
+        config["rope_scaling"] = rope;
+        config["bos_token_id"] = json!(-1);
+        config["eos_token_id"] = json!([1, 3]);
+        config["sliding_window"] = json!(null);
+    });
+    let older = score(folder.path()).await.unwrap();
+    assert_eq!(older.ches, right.ches);
+    assert_eq!(older.chosen_logprob, right.chosen_logprob);
+
+    // A template's bos_token is what the tokenizer's configuration says, not the model's.
+    let with = |bos: Value, template: &str| {
+        let folder = copy("qwen2");
+        let template = format!(
+            "{template}{{% for m in messages %}}{{{{ m.content }}}}<|im_end|>{{% endfor %}}"
+        );
+        std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+        edit(&folder, "tokenizer_config.json", |config| {
+            config["bos_token"] = bos
+        });
+        folder
+    };
+    let tokens = async |folder: TempDir| score(folder.path()).await.unwrap().prompt_tokens.unwrap();
+    let without = tokens(with(json!("<s>"), "")).await;
+    assert_eq!(
+        tokens(with(json!("<s>"), "{{ bos_token }}")).await,
+        without + 1
+    );
+    assert_eq!(tokens(with(json!(null), "{{ bos_token }}")).await, without);
+}
+
 #[tokio::test]
 async fn weights_made_to_harm() {
     let tensor = |shape: &[u64], offsets: [u64; 2]| json!({"dtype": "F32", "shape": shape, "data_offsets": offsets});

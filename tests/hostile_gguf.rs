@@ -284,7 +284,7 @@ async fn made_to_harm() {
         ),
         (
             with("llama.embedding_length", Value::U32(u32::MAX - 3)),
-            "the metadata calls for",
+            "a head width of 2147483646; accepted: even sizes up to 65536",
         ),
         (
             with("llama.embedding_length", Value::F32(8.0)),

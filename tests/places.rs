@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-use support::file_server::{Fault, FileServer};
+use support::file_server::{Fault, FileServer, UNDATED, WHOLE};
 use support::{assert_scores, root};
 
 fn model() -> PathBuf {
@@ -203,6 +203,78 @@ fn what_fails_is_asked_for_again() {
     }
 }
 
+/// A copy of the model with weights above what is asked for at once.
+fn padded(folder: &Path) {
+    for entry in std::fs::read_dir(model()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+    }
+    let weights = folder.join("model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let more = vec![0u8; 40 << 20];
+    let shape = vec![more.len()];
+    let more = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, shape, &more).unwrap();
+    let all = tensors.iter().chain([("unused", more)]);
+    let all: Vec<_> = all.map(|(name, view)| (name.to_owned(), view)).collect();
+    safetensors::serialize_to_file(all, None, &weights).unwrap();
+}
+
+#[test]
+fn large_files_come_in_pieces_or_whole() {
+    let server = FileServer::start();
+    let folder = tempfile::tempdir().unwrap();
+    padded(folder.path());
+    for (path, headers) in [
+        ("/pieces", String::new()),
+        ("/weak", "ETag: W/\"1\"\r\n".into()),
+        ("/whole", WHOLE.to_owned()),
+    ] {
+        server.serve_folder(path, folder.path(), &headers);
+        let cache = tempfile::tempdir().unwrap();
+        let place = format!("{}{path}", server.url());
+        server.fail(&[Fault::Status(500), Fault::Cut(10), Fault::Cut(100)]);
+        server.requests();
+        assert_golden(&place, &score(&place, cache.path(), &[]));
+        let requests = server.requests();
+        let weights = requests
+            .iter()
+            .filter(|r| *r == &format!("GET {path}/model.safetensors"));
+        assert!(weights.count() >= 3, "{place}: {requests:?}");
+    }
+}
+
+#[test]
+fn a_server_that_dates_nothing_is_refused() {
+    let server = FileServer::start();
+    let cache = tempfile::tempdir().unwrap();
+    server.serve_folder("/model", &model(), UNDATED);
+    let output = score(&format!("{}/model", server.url()), cache.path(), &[]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(error.contains("neither ETag nor Last-Modified"), "{error}");
+}
+
+#[test]
+fn processes_share_a_download() {
+    let server = FileServer::start();
+    let folder = tempfile::tempdir().unwrap();
+    padded(folder.path());
+    server.serve_folder("/model", folder.path(), "");
+    let cache = tempfile::tempdir().unwrap();
+    let place = format!("{}/model", server.url());
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| assert_golden(&place, &score(&place, cache.path(), &[])));
+        }
+    });
+    let requests = server.requests();
+    let weights = requests
+        .iter()
+        .filter(|r| *r == "GET /model/model.safetensors");
+    assert_eq!(weights.count(), 3, "three pieces, once: {requests:?}");
+}
+
 #[test]
 fn what_is_not_there_is_said() {
     let server = FileServer::start();
@@ -225,7 +297,11 @@ fn what_is_not_there_is_said() {
             "ftp://host/model".into(),
             "scheme 'ftp'; accepted: a path, s3://",
         ),
-        ("hf://org/none".into(), "nothing of it is cached"),
+        ("hf://org/none".into(), "http status: 404"),
+        (
+            format!("{}/m.gguf?token=secret", server.url()),
+            "accepted: a URL without user, password and query",
+        ),
         ("hf://org/../x".into(), "accepted: hf://org/name"),
         ("hf://a/b/c".into(), "accepted: hf://org/name"),
         (
@@ -256,7 +332,7 @@ fn the_hub() {
         let content = std::fs::read(model().join(&name)).unwrap();
         let headers = format!(
             "ETag: \"{}\"\r\nx-repo-commit: {sha}\r\n",
-            name.replace('.', "-")
+            name.replace(['.', '_'], "-")
         );
         server.serve(
             &format!("/org/tiny/resolve/{sha}/{name}"),
@@ -274,12 +350,23 @@ fn the_hub() {
         );
     }
     let hub = [("HF_ENDPOINT", server.url())];
+    // What an interrupted download left, and answers that fail.
+    let blobs = cache.path().join("hf/hub/models--org--tiny/blobs");
+    std::fs::create_dir_all(&blobs).unwrap();
+    std::fs::write(blobs.join("model-safetensors.part"), vec![7; 5000]).unwrap();
+    server.fail(&[Fault::Status(503)]);
+    let failed = score("hf://org/tiny", cache.path(), &with(&hub));
+    assert!(!failed.status.success());
     for place in ["hf://org/tiny", "hf://org/tiny@v1.0"] {
         assert_golden(place, &score(place, cache.path(), &with(&hub)));
     }
     let requests = server.requests();
     let weights = requests.iter().filter(|r| r.ends_with("model.safetensors"));
-    assert!(weights.count() <= 2, "fetched twice: {requests:?}");
+    assert_eq!(
+        weights.count(),
+        3,
+        "its size, its size again, and it: {requests:?}"
+    );
     // What is cached works without the Hub, and by its path.
     let offline = [
         ("HF_HUB_OFFLINE", "1"),

@@ -9,6 +9,9 @@ pub use hub::{HubConfig, config_from_hub, model_types, weights_from_hub};
 /// More blocks than any model has: bounds the work that a header can ask for.
 const MAX_LAYERS: usize = 4096;
 
+/// Wider than any head: the same.
+const MAX_HEAD_DIM: usize = 1 << 16;
+
 /// The number of key heads and the width of a head, where a file may leave out either.
 fn key_heads_and_width(
     hidden_size: usize,
@@ -25,8 +28,10 @@ fn key_heads_and_width(
         None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
         None => return Err(format!("{heads} heads do not divide width {hidden_size}")),
     };
-    if head_dim == 0 || head_dim % 2 == 1 {
-        return Err(format!("a head width of {head_dim}; accepted: even sizes"));
+    if head_dim == 0 || head_dim % 2 == 1 || head_dim > MAX_HEAD_DIM {
+        return Err(format!(
+            "a head width of {head_dim}; accepted: even sizes up to {MAX_HEAD_DIM}"
+        ));
     }
     Ok((kv_heads, head_dim))
 }

@@ -35,8 +35,12 @@ fn remote(place: &str, _scheme: &str, _rest: &str) -> Result<PathBuf, ModelError
 fn remote(place: &str, scheme: &str, rest: &str) -> Result<PathBuf, ModelError> {
     use std::collections::HashMap;
     use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+    use std::time::{Duration, Instant};
 
-    type Found = Arc<Mutex<Option<PathBuf>>>;
+    /// How long a failure is remembered: one query asks several times.
+    const REMEMBERED: Duration = Duration::from_secs(5);
+
+    type Found = Arc<Mutex<Option<Result<PathBuf, (ModelError, Instant)>>>>;
     static FOUND: LazyLock<Mutex<HashMap<String, Found>>> = LazyLock::new(Mutex::default);
 
     let found = {
@@ -45,11 +49,19 @@ fn remote(place: &str, scheme: &str, rest: &str) -> Result<PathBuf, ModelError> 
     };
     // Whoever else asks for this place waits here for the one download.
     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(path) = found.as_ref().filter(|path| path.exists()) {
-        return Ok(path.clone());
+    match &*found {
+        Some(Ok(path)) if path.exists() => return Ok(path.clone()),
+        Some(Err((error, since))) if since.elapsed() < REMEMBERED => return Err(error.clone()),
+        _ => {}
     }
-    let refuse = |reason: String| ModelError::new(Path::new(place), reason);
-    let path = match scheme {
+    // Without what may be secret.
+    let (before_query, _) = place.split_once('?').unwrap_or((place, ""));
+    let shown = match rest.split_once('@') {
+        Some((_, after)) if scheme.starts_with("http") => format!("{scheme}://{after}"),
+        _ => before_query.to_owned(),
+    };
+    let refuse = |reason: String| ModelError::new(Path::new(&shown), reason);
+    let path = match &scheme.to_ascii_lowercase()[..] {
         "hf" => hub::fetch(rest),
         "s3" | "s3a" | "gs" | "az" | "azure" | "abfs" | "abfss" | "adl" | "http" | "https" => {
             object_store::fetch(place)
@@ -59,7 +71,7 @@ fn remote(place: &str, scheme: &str, rest: &str) -> Result<PathBuf, ModelError> 
              hf://org/name[@revision]"
         )),
     };
-    let path = path.map_err(refuse)?;
-    *found = Some(path.clone());
-    Ok(path)
+    let path = path.map_err(refuse);
+    *found = Some(path.clone().map_err(|error| (error, Instant::now())));
+    path
 }

@@ -1,10 +1,12 @@
 //! Models in object stores and on web servers.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Seek, Write};
+use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
@@ -31,6 +33,9 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// When the URL or the account is wrong, a file is missing, or the store keeps failing.
 pub fn fetch(place: &str) -> Result<PathBuf, String> {
     let url = Url::parse(place).map_err(|error| error.to_string())?;
+    if url.query().is_some() || !url.username().is_empty() || url.password().is_some() {
+        return Err("accepted: a URL without user, password and query".into());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -62,13 +67,13 @@ fn open(url: &Url) -> Result<(Box<dyn ObjectStore>, Path), String> {
 }
 
 async fn fetch_from(store: &dyn ObjectStore, base: &Path, place: &str) -> Result<PathBuf, String> {
-    let is_file = base.as_ref().ends_with(".gguf");
+    let is_file = base.as_ref().to_ascii_lowercase().ends_with(".gguf");
     let files = if is_file {
         vec![required(store, base).await?]
     } else {
         directory(store, base).await?
     };
-    let (name, version) = name_and_version(base, place, &files);
+    let (name, version) = name_and_version(base, place, &files)?;
     let entry = cache::entry(&format!("{name}-{version}"))?;
     let folder = match entry {
         Entry::Filled(folder) => folder,
@@ -110,7 +115,8 @@ async fn directory(store: &dyn ObjectStore, base: &Path) -> Result<Vec<ObjectMet
             index.size
         ));
     }
-    let bytes = piece(store, &index, 0..index.size).await?;
+    let bytes = piece(store, &index, 0..index.size).await;
+    let bytes = bytes.map_err(|failure| format!("{INDEX}: {failure}"))?;
     files.push(index);
     let shards = shard_names(&bytes).map_err(|reason| format!("{INDEX}: {reason}"))?;
     for shard in shards {
@@ -120,16 +126,22 @@ async fn directory(store: &dyn ObjectStore, base: &Path) -> Result<Vec<ObjectMet
 }
 
 async fn required(store: &dyn ObjectStore, file: &Path) -> Result<ObjectMeta, String> {
-    store
-        .head(file)
-        .await
-        .map_err(|error| format!("{file}: {error}"))
+    let head = in_time(store.head(file)).await;
+    let head = head.map_err(|reason| format!("{file}: {reason}"))?;
+    head.map_err(|error| format!("{file}: {error}"))
+}
+
+/// What comes before nothing has come for too long.
+async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T, String> {
+    let answer = tokio::time::timeout(SILENCE, answer).await;
+    answer.map_err(|_| format!("nothing came for {} s", SILENCE.as_secs()))
 }
 
 /// A file that may be missing. To whom a bucket may not be listed, some stores say of a missing
 /// file that it is forbidden.
 async fn optional(store: &dyn ObjectStore, file: &Path) -> Result<Option<ObjectMeta>, String> {
-    match store.head(file).await {
+    let head = in_time(store.head(file)).await;
+    match head.map_err(|reason| format!("{file}: {reason}"))? {
         Ok(meta) => Ok(Some(meta)),
         Err(
             Error::NotFound { .. } | Error::PermissionDenied { .. } | Error::Unauthenticated { .. },
@@ -139,12 +151,26 @@ async fn optional(store: &dyn ObjectStore, file: &Path) -> Result<Option<ObjectM
 }
 
 /// A readable name, and a hash of the place and of what tells these files from others there.
-fn name_and_version(base: &Path, place: &str, files: &[ObjectMeta]) -> (String, String) {
+///
+/// # Errors
+/// When the server says nothing by which a changed model could be told from this one.
+fn name_and_version(
+    base: &Path,
+    place: &str,
+    files: &[ObjectMeta],
+) -> Result<(String, String), String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(place.as_bytes());
     for file in files {
         let tag = match &file.e_tag {
             Some(tag) => tag.clone(),
+            None if file.last_modified.timestamp() == 0 => {
+                return Err(format!(
+                    "{}: the server tells neither ETag nor Last-Modified, so that a changed \
+                     model could not be noticed; accepted: either",
+                    file.location
+                ));
+            }
             None => file.last_modified.to_rfc3339(),
         };
         hasher.update(format!("\n{} {} {tag}", file.location, file.size).as_bytes());
@@ -154,7 +180,7 @@ fn name_and_version(base: &Path, place: &str, files: &[ObjectMeta]) -> (String, 
     let name = last.chars().map(|c| if is_plain(c) { c } else { '_' });
     let name: String = name.take(80).collect();
     let version = hasher.finalize().to_hex()[..16].to_owned();
-    (name.trim_start_matches('.').to_owned(), version)
+    Ok((name.trim_start_matches('.').to_owned(), version))
 }
 
 async fn download(
@@ -170,73 +196,162 @@ async fn download(
     }
     let part = vacancy.place(&format!("{name}.part"));
     let failed = |error: std::io::Error| format!("{}: {error}", part.display());
-    let mut written = File::create(&part).map_err(failed)?;
     let starts = (0..file.size).step_by(PIECE_BYTES as usize);
-    let pieces = starts.map(|start| piece(store, file, start..file.size.min(start + PIECE_BYTES)));
+    let pieces = starts.map(|start| {
+        let range = start..file.size.min(start + PIECE_BYTES);
+        piece(store, file, range)
+    });
     let mut pieces = futures::stream::iter(pieces).buffered(PIECES_AT_ONCE);
-    while let Some(bytes) = pieces.try_next().await? {
-        written.write_all(&bytes).map_err(failed)?;
+    let mut written = File::create(&part).map_err(failed)?;
+    loop {
+        match pieces.try_next().await {
+            Ok(Some(bytes)) => written.write_all(&bytes).map_err(failed)?,
+            Ok(None) => break,
+            Err(Failure::NoRanges) => {
+                whole_to(store, file, &mut written).await?;
+                break;
+            }
+            Err(failure) => return Err(format!("{}: {failure}", file.location)),
+        }
     }
     written.sync_all().map_err(failed)?;
     if !has_size(&part) {
+        let found = written.metadata().map_err(failed)?.len();
         return Err(format!(
-            "{}: {} bytes came, not {}",
-            file.location,
-            written.metadata().map_err(failed)?.len(),
-            file.size
+            "{}: {found} bytes came, not {}",
+            file.location, file.size
         ));
     }
     std::fs::rename(&part, &whole).map_err(failed)
+}
+
+/// Why bytes did not come.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("the server gives whole files only")]
+    NoRanges,
+    #[error("{0}")]
+    Other(String),
+}
+
+/// What asking again cannot change.
+fn is_final(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::NotFound { .. }
+            | Error::NotSupported { .. }
+            | Error::PermissionDenied { .. }
+            | Error::Precondition { .. }
+            | Error::Unauthenticated { .. }
+    )
+}
+
+/// Calls `attempt` until it succeeds, fails for good, or has failed too often. It says whether a
+/// failure is for good.
+async fn tried<T>(attempt: impl AsyncFn() -> Result<T, (Failure, bool)>) -> Result<T, Failure> {
+    let mut wait = Duration::from_millis(500);
+    for _ in 1..ATTEMPTS {
+        match attempt().await {
+            Ok(found) => return Ok(found),
+            Err((failure, true)) => return Err(failure),
+            Err((_, false)) => {
+                tokio::time::sleep(wait).await;
+                wait *= 3;
+            }
+        }
+    }
+    attempt().await.map_err(|(failure, _)| failure)
+}
+
+fn failure(error: Error) -> (Failure, bool) {
+    let is_final = is_final(&error);
+    match error {
+        Error::NotSupported { .. } => (Failure::NoRanges, is_final),
+        other => (Failure::Other(other.to_string()), is_final),
+    }
+}
+
+fn passing(reason: String) -> (Failure, bool) {
+    (Failure::Other(reason), false)
 }
 
 /// Some bytes of a file, asked for again when they do not come.
 async fn piece(
     store: &dyn ObjectStore,
     file: &ObjectMeta,
-    range: std::ops::Range<u64>,
-) -> Result<Vec<u8>, String> {
-    let mut wait = Duration::from_millis(500);
-    let mut attempt = 1;
-    loop {
-        let error = match try_piece(store, file, range.clone()).await {
-            Ok(bytes) => return Ok(bytes),
-            Err(error) => error,
-        };
-        if attempt == ATTEMPTS {
-            return Err(format!("{}: {error}", file.location));
+    range: Range<u64>,
+) -> Result<Vec<u8>, Failure> {
+    let length = (range.end - range.start) as usize;
+    // A server need not know of ranges when all is wanted.
+    let is_whole = range == (0..file.size);
+    tried(async || {
+        let wanted = (!is_whole).then(|| GetRange::Bounded(range.clone()));
+        let mut stream = get(store, file, wanted).await?;
+        let mut bytes = Vec::with_capacity(length);
+        while let Some(chunk) = next(&mut stream).await? {
+            if bytes.len() + chunk.len() > length {
+                return Err(passing(format!("more than {length} bytes came")));
+            }
+            bytes.extend_from_slice(&chunk);
         }
-        attempt += 1;
-        tokio::time::sleep(wait).await;
-        wait *= 3;
-    }
+        match bytes.len() {
+            found if found == length => Ok(bytes),
+            found => Err(passing(format!("{found} bytes came, not {length}"))),
+        }
+    })
+    .await
 }
 
-async fn try_piece(
+/// All bytes of a file in one answer, for servers that give no parts.
+async fn whole_to(
     store: &dyn ObjectStore,
     file: &ObjectMeta,
-    range: std::ops::Range<u64>,
-) -> Result<Vec<u8>, String> {
-    let length = (range.end - range.start) as usize;
-    let is_whole = range == (0..file.size);
+    written: &mut File,
+) -> Result<(), String> {
+    let written = std::cell::RefCell::new(written);
+    let got = tried(async || {
+        let failed = |error: std::io::Error| passing(error.to_string());
+        let mut written = written.borrow_mut();
+        written.set_len(0).map_err(failed)?;
+        written.rewind().map_err(failed)?;
+        let mut stream = get(store, file, None).await?;
+        let mut came = 0;
+        while let Some(chunk) = next(&mut stream).await? {
+            came += chunk.len() as u64;
+            if came > file.size {
+                break;
+            }
+            written.write_all(&chunk).map_err(failed)?;
+        }
+        if came == file.size {
+            Ok(())
+        } else {
+            Err(passing(format!("{came} bytes came, not {}", file.size)))
+        }
+    });
+    let got = got.await;
+    got.map_err(|failure| format!("{}: {failure}", file.location))
+}
+
+type Bytes = BoxStream<'static, object_store::Result<bytes::Bytes>>;
+
+async fn get(
+    store: &dyn ObjectStore,
+    file: &ObjectMeta,
+    range: Option<GetRange>,
+) -> Result<Bytes, (Failure, bool)> {
     let options = GetOptions {
-        // A server need not know of ranges when all is wanted.
-        range: (!is_whole).then_some(GetRange::Bounded(range)),
-        if_match: file.e_tag.clone(),
+        range,
+        // A weak tag matches nothing.
+        if_match: file.e_tag.clone().filter(|tag| !tag.starts_with("W/")),
         ..GetOptions::default()
     };
-    let silent = |_| format!("nothing came for {} s", SILENCE.as_secs());
-    let answer = tokio::time::timeout(SILENCE, store.get_opts(&file.location, options));
-    let answer = answer.await.map_err(silent)?;
-    let mut stream = answer.map_err(|error| error.to_string())?.into_stream();
-    let mut bytes = Vec::with_capacity(length);
-    loop {
-        let next = tokio::time::timeout(SILENCE, stream.try_next());
-        let next = next.await.map_err(silent)?;
-        match next.map_err(|error| error.to_string())? {
-            Some(chunk) if bytes.len() + chunk.len() <= length => bytes.extend_from_slice(&chunk),
-            Some(_) => return Err(format!("more than the {length} bytes that were asked for")),
-            None if bytes.len() == length => return Ok(bytes),
-            None => return Err(format!("{} bytes came, not {length}", bytes.len())),
-        }
-    }
+    let answer = in_time(store.get_opts(&file.location, options)).await;
+    let answer = answer.map_err(passing)?.map_err(failure)?;
+    Ok(answer.into_stream())
+}
+
+async fn next(stream: &mut Bytes) -> Result<Option<bytes::Bytes>, (Failure, bool)> {
+    let next = in_time(stream.try_next()).await;
+    next.map_err(passing)?.map_err(failure)
 }

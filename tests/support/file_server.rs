@@ -10,6 +10,12 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+/// Header of a file that is not given in parts.
+pub const WHOLE: &str = "X-Whole: yes\r\n";
+
+/// Header of a file without a date.
+pub const UNDATED: &str = "X-Undated: yes\r\n";
+
 /// What goes wrong with one answer to a GET.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
@@ -52,7 +58,8 @@ impl FileServer {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Serves a file at `/path`; `headers` are lines that end in a line break.
+    /// Serves a file at `/path`; `headers` are lines that end in a line break. With [`WHOLE`] among
+    /// them it is never given in parts, with [`UNDATED`] without its date.
     pub fn serve(&self, path: &str, content: impl Into<Vec<u8>>, headers: &str) {
         let mut files = self.shared.files.lock().unwrap();
         files.insert(path.to_owned(), (content.into(), headers.to_owned()));
@@ -125,6 +132,12 @@ fn answer(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         }
         (Some(found), _) => found,
     };
+    let range = range.filter(|_| !headers.contains(WHOLE));
+    let date = if headers.contains(UNDATED) {
+        ""
+    } else {
+        "Last-Modified: Mon, 23 Nov 2026 00:00:00 GMT\r\n"
+    };
     let (status, part, of_range) = match range {
         None => ("200 OK", &content[..], String::new()),
         Some((from, to)) => {
@@ -135,8 +148,8 @@ fn answer(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     };
     write!(
         stream,
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\n{of_range}{headers}\
-         Last-Modified: Mon, 23 Nov 2026 00:00:00 GMT\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\n{of_range}{headers}{date}\
+         Connection: close\r\n\r\n",
         part.len()
     )?;
     if method == "HEAD" {

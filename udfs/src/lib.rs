@@ -27,5 +27,5 @@ pub use scorer::{
     Argument, Job, Needs, PairScores, PreferencePair, PromptedResponse, ResponseEmbedding,
     ResponseScores, RowError, Scorer, ScorerError,
 };
-pub use settings::{ChesSettings, ModelType, OnError, PromptFormat};
+pub use settings::{ChesSettings, ModelDtype, OnError, PromptFormat};
 pub use text::{ASSISTANT, Text, Turn, USER};

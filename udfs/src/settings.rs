@@ -31,7 +31,7 @@ pub enum PromptFormat {
 
 /// The type that a model computes in (`ches.dtype`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum ModelType {
+pub enum ModelDtype {
     /// bfloat16 on a GPU, 32-bit floats on CPU.
     #[default]
     Auto,
@@ -67,7 +67,7 @@ impl Words for PromptFormat {
     ];
 }
 
-impl Words for ModelType {
+impl Words for ModelDtype {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("auto", Self::Auto),
         ("f32", Self::F32),
@@ -90,7 +90,7 @@ pub struct ChesSettings {
     /// `auto`, `cpu`, `cuda` or `cuda:<n>[,<n>…]`. Key `device`.
     pub device: String,
     /// What weights and activations are. Key `dtype`.
-    pub dtype: ModelType,
+    pub dtype: ModelDtype,
     /// Tokens of prompt + response that are kept, the end token not counted; 0 is the model's
     /// limit. Key `max_length`.
     pub max_length: usize,
@@ -109,7 +109,7 @@ impl Default for ChesSettings {
             model: None,
             chat_template: None,
             device: "auto".into(),
-            dtype: ModelType::default(),
+            dtype: ModelDtype::default(),
             max_length: 0,
             prompt_format: PromptFormat::default(),
             on_error: OnError::default(),

@@ -5,7 +5,7 @@ mod rope;
 mod weights;
 
 use candle_nn::Activation;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::{bounded_layers, key_heads_and_width};
 use crate::decoder::{DecoderConfig, LayerConfig};
@@ -13,9 +13,6 @@ use crate::error::ModelError;
 use crate::model_directory::ModelDirectory;
 use rope::RopeParameters;
 pub use weights::weights_from_hub;
-
-/// Wider than any head: bounds what a configuration can ask for.
-const MAX_HEAD_DIM: usize = 1 << 16;
 
 /// What tells a family from a llama.
 struct Family {
@@ -35,10 +32,19 @@ struct Family {
     scales_queries: bool,
     /// Whether `attn_logit_softcapping` applies.
     caps_attention: bool,
+    /// Whether `final_logit_softcapping` applies.
+    caps_logits: bool,
+    /// Whether `clip_qkv` applies.
+    clips: bool,
+    /// Whether only a part of each head is rotated, as the configuration says.
+    rotates_partly: bool,
+    /// Whether a configuration that names no number of key heads, or no width of a head, means
+    /// as many as query heads, and the hidden width shared among them.
+    derives_heads: bool,
     /// Whether some blocks leave positions out (`no_rope_layers`).
     skips_rope: bool,
-    /// The activation, where the configuration's is not the one that is used.
-    activation: Option<&'static str>,
+    /// Whether `gelu` is the approximation by tanh.
+    gelu_is_tanh: bool,
     /// The base of the rotary embedding that a configuration need not name.
     rope_theta: f64,
     /// The same of blocks with a window, where they have an embedding of their own.
@@ -112,8 +118,12 @@ const LLAMA: Family = Family {
     has_qkv_bias: false,
     scales_queries: false,
     caps_attention: false,
+    caps_logits: false,
+    clips: false,
+    rotates_partly: false,
+    derives_heads: true,
     skips_rope: false,
-    activation: None,
+    gelu_is_tanh: false,
     rope_theta: 10_000.0,
     local_rope_theta: None,
 };
@@ -122,8 +132,9 @@ const GEMMA: Family = Family {
     model_type: "gemma",
     norms: Norms::RmsPlusOne,
     scales_embedding: true,
-    // Older configurations name another one, which transformers ignores too.
-    activation: Some("gelu_pytorch_tanh"),
+    // Its first configurations name another one than they mean.
+    gelu_is_tanh: true,
+    derives_heads: false,
     ..LLAMA
 };
 
@@ -133,7 +144,8 @@ const GEMMA2: Family = Family {
     windows: Windows::AllBut(2),
     scales_queries: true,
     caps_attention: true,
-    activation: None,
+    caps_logits: true,
+    gelu_is_tanh: false,
     ..GEMMA
 };
 
@@ -143,22 +155,26 @@ const FAMILIES: [Family; 12] = [
     Family {
         model_type: "olmo",
         norms: Norms::Plain,
+        clips: true,
         ..LLAMA
     },
     GEMMA,
     Family {
         model_type: "qwen2",
         has_qkv_bias: true,
+        derives_heads: false,
         ..LLAMA
     },
     Family {
         model_type: "qwen3",
         head_norms: HeadNorms::Each,
+        derives_heads: false,
         ..LLAMA
     },
     Family {
         model_type: "mistral",
         windows: Windows::All,
+        derives_heads: false,
         ..LLAMA
     },
     GEMMA2,
@@ -172,6 +188,7 @@ const FAMILIES: [Family; 12] = [
         model_type: "phi3",
         layout: Layout::Fused,
         windows: Windows::All,
+        rotates_partly: true,
         ..LLAMA
     },
     Family {
@@ -186,6 +203,7 @@ const FAMILIES: [Family; 12] = [
     Family {
         model_type: "smollm3",
         skips_rope: true,
+        derives_heads: false,
         rope_theta: 2_000_000.0,
         ..LLAMA
     },
@@ -193,6 +211,7 @@ const FAMILIES: [Family; 12] = [
         model_type: "gpt_neox",
         layout: Layout::NeoX,
         norms: Norms::Layer,
+        rotates_partly: true,
         ..LLAMA
     },
 ];
@@ -206,8 +225,8 @@ pub fn model_types() -> Vec<&'static str> {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 enum TokenIds {
-    One(u32),
-    Several(Vec<u32>),
+    One(i64),
+    Several(Vec<i64>),
 }
 
 /// The fields of `config.json` that matter here.
@@ -235,14 +254,17 @@ pub struct HubConfig {
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
     clip_qkv: Option<f64>,
-    sliding_window: Option<usize>,
+    #[serde(default, deserialize_with = "written")]
+    sliding_window: Option<Option<usize>>,
     use_sliding_window: Option<bool>,
     sliding_window_pattern: Option<usize>,
     layer_types: Option<Vec<String>>,
     use_bidirectional_attention: Option<bool>,
     query_pre_attn_scalar: Option<f64>,
-    attn_logit_softcapping: Option<f64>,
-    final_logit_softcapping: Option<f64>,
+    #[serde(default, deserialize_with = "written")]
+    attn_logit_softcapping: Option<Option<f64>>,
+    #[serde(default, deserialize_with = "written")]
+    final_logit_softcapping: Option<Option<f64>>,
     no_rope_layers: Option<Vec<u8>>,
     no_rope_layer_interval: Option<usize>,
     use_parallel_residual: Option<bool>,
@@ -253,25 +275,27 @@ pub struct HubConfig {
     rotary_pct: Option<f64>,
     rope_scaling: Option<RopeParameters>,
     rope_parameters: Option<RopeParameters>,
-    bos_token_id: Option<TokenIds>,
     eos_token_id: Option<TokenIds>,
+}
+
+/// A field that is there, be it `null`.
+fn written<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    field: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(field).map(Some)
 }
 
 impl TokenIds {
     fn first(&self) -> Option<u32> {
-        match self {
+        let first = match self {
             Self::One(id) => Some(*id),
             Self::Several(ids) => ids.first().copied(),
-        }
+        };
+        first.and_then(|id| u32::try_from(id).ok())
     }
 }
 
 impl HubConfig {
-    /// The id of the beginning-of-sequence token, if the configuration names one.
-    pub fn bos(&self) -> Option<u32> {
-        self.bos_token_id.as_ref().and_then(TokenIds::first)
-    }
-
     /// The id of the end-of-sequence token, the first if there are several.
     pub fn eos(&self) -> Option<u32> {
         self.eos_token_id.as_ref().and_then(TokenIds::first)
@@ -333,21 +357,19 @@ fn decoder_config(config: &HubConfig) -> Result<DecoderConfig, String> {
         config.num_key_value_heads.filter(|_| !is_neox),
         config.head_dim.filter(|_| !is_neox),
     )?;
-    if head_dim > MAX_HEAD_DIM {
-        return Err(format!(
-            "a head width of {head_dim}; accepted: even sizes up to {MAX_HEAD_DIM}"
-        ));
-    }
-    let scalar = if family.scales_queries {
-        positive_if("query_pre_attn_scalar", config.query_pre_attn_scalar)?
-    } else {
-        None
+    let scalar = match (family.scales_queries, config.query_pre_attn_scalar) {
+        (false, _) => head_dim as f64,
+        (true, Some(scalar)) => positive("query_pre_attn_scalar", scalar)?,
+        (true, None) => return Err("config.json has no query_pre_attn_scalar".into()),
     };
-    let attention_cap = config
-        .attn_logit_softcapping
-        .filter(|_| family.caps_attention);
-    let has_logit_cap = family.scales_queries;
-    let logit_cap = config.final_logit_softcapping.filter(|_| has_logit_cap);
+    let cap = |applies: bool, name: &str, found: Option<Option<f64>>| match found {
+        _ if !applies => Ok(None),
+        Some(cap) => positive_if(name, cap),
+        // What transformers takes for a missing cap is a number.
+        None => Err(format!(
+            "config.json has no {name}; accepted: a number, or null"
+        )),
+    };
     Ok(DecoderConfig {
         hidden_size,
         intermediate_size: required("intermediate_size", config.intermediate_size)?,
@@ -362,9 +384,17 @@ fn decoder_config(config: &HubConfig) -> Result<DecoderConfig, String> {
         gated_mlp: !is_neox,
         parallel_residual: is_neox && config.use_parallel_residual.unwrap_or(true),
         ropes: rope::ropes(config, family, head_dim)?,
-        attention_scale: 1.0 / scalar.unwrap_or(head_dim as f64).sqrt(),
-        attention_cap: positive_if("attn_logit_softcapping", attention_cap)?,
-        logit_cap: positive_if("final_logit_softcapping", logit_cap)?,
+        attention_scale: 1.0 / scalar.sqrt(),
+        attention_cap: cap(
+            family.caps_attention,
+            "attn_logit_softcapping",
+            config.attn_logit_softcapping,
+        )?,
+        logit_cap: cap(
+            family.caps_logits,
+            "final_logit_softcapping",
+            config.final_logit_softcapping,
+        )?,
         embedding_scale: family.scales_embedding.then(|| (hidden_size as f64).sqrt()),
         clip_qkv: positive_if("clip_qkv", config.clip_qkv)?,
     })
@@ -386,19 +416,36 @@ fn refuse_unsupported(config: &HubConfig, family: &Family) -> Result<(), String>
         ("attention_bias", Some(biased), has_bias),
     ];
     let switches = switches.map(|(name, found, only)| (name, found.unwrap_or(false), only));
-    match switches.iter().find(|(_, found, only)| found != only) {
-        None => Ok(()),
-        Some((name, found, _)) => Err(format!(
-            "{name} is {found}; not supported for model_type '{}'",
-            family.model_type
-        )),
+    let family_name = family.model_type;
+    if let Some((name, found, _)) = switches.iter().find(|(_, found, only)| found != only) {
+        return Err(format!(
+            "{name} is {found}; not supported for model_type '{family_name}'"
+        ));
+    }
+    if config.clip_qkv.is_some() && !family.clips {
+        return Err(format!(
+            "clip_qkv; not supported for model_type '{family_name}'"
+        ));
+    }
+    let heads = [
+        ("num_key_value_heads", config.num_key_value_heads),
+        ("head_dim", config.head_dim),
+    ];
+    // Qwen2's and Mistral's heads share the width; what the others mean is a number of theirs.
+    let shares_width = ["qwen2", "mistral", "smollm3"].contains(&family_name);
+    let missing = heads
+        .iter()
+        .find(|(name, found)| found.is_none() && !(shares_width && *name == "head_dim"));
+    match missing {
+        Some((name, _)) if !family.derives_heads => Err(format!("config.json has no {name}")),
+        _ => Ok(()),
     }
 }
 
 fn activation(config: &HubConfig, family: &Family) -> Result<Activation, String> {
     let named = config.hidden_activation.as_deref();
-    let named = named.or(config.hidden_act.as_deref());
-    Ok(match family.activation.or(named) {
+    Ok(match named.or(config.hidden_act.as_deref()) {
+        Some("gelu") if family.gelu_is_tanh => Activation::GeluPytorchTanh,
         Some("silu" | "swish") => Activation::Silu,
         Some("gelu") => Activation::Gelu,
         Some("gelu_pytorch_tanh") => Activation::GeluPytorchTanh,
@@ -426,7 +473,15 @@ fn norm_eps(config: &HubConfig, family: &Family) -> Result<f64, String> {
 
 fn layers(config: &HubConfig, family: &Family) -> Result<Vec<LayerConfig>, String> {
     let count = bounded_layers(required("num_hidden_layers", config.num_hidden_layers)?)?;
-    let window = config.sliding_window;
+    let window = match config.sliding_window {
+        _ if family.windows == Windows::None => None,
+        Some(window) => window,
+        // What transformers takes for a missing window is a number.
+        None if family.layout == Layout::Fused => None,
+        None => {
+            return Err("config.json has no sliding_window; accepted: a number, or null".into());
+        }
+    };
     let window = window.map(|tokens| required("sliding_window", Some(tokens)));
     let window = window.transpose()?;
     let of_layers = |name: &str, length: Option<usize>| match length {
@@ -436,25 +491,34 @@ fn layers(config: &HubConfig, family: &Family) -> Result<Vec<LayerConfig>, Strin
         _ => Ok(()),
     };
     let layer_types = config.layer_types.as_deref();
-    let has_slid = |layer: usize| match (family.windows, layer_types) {
-        (Windows::None, _) => Ok(false),
-        (Windows::All, _) => Ok(true),
-        (Windows::AllBut(_), Some(types)) => match types[layer].as_str() {
-            "sliding_attention" => Ok(true),
-            "full_attention" => Ok(false),
-            other => Err(format!(
-                "layer_types holds '{other}'; supported: sliding_attention, full_attention"
+    of_layers("layer_types", layer_types.map(<[_]>::len))?;
+    let named = |layer: usize| match layer_types.map(|types| types[layer].as_str()) {
+        None => Ok(None),
+        Some("sliding_attention") => Ok(Some(true)),
+        Some("full_attention") => Ok(Some(false)),
+        Some(other) => Err(format!(
+            "layer_types holds '{other}'; supported: sliding_attention, full_attention"
+        )),
+    };
+    let has_slid = |layer: usize| {
+        let slides = match family.windows {
+            Windows::None => false,
+            Windows::All => window.is_some(),
+            Windows::AllBut(pattern) => {
+                let pattern = config.sliding_window_pattern.unwrap_or(pattern);
+                let pattern = required("sliding_window_pattern", Some(pattern))?;
+                let by_pattern = !(layer + 1).is_multiple_of(pattern);
+                return Ok(named(layer)?.unwrap_or(by_pattern));
+            }
+        };
+        match named(layer)? {
+            Some(named) if named != slides => Err(format!(
+                "layer_types makes block {layer} another than model_type '{}' has",
+                family.model_type
             )),
-        },
-        (Windows::AllBut(pattern), None) => {
-            let pattern = config.sliding_window_pattern.unwrap_or(pattern);
-            let pattern = required("sliding_window_pattern", Some(pattern))?;
-            Ok(!(layer + 1).is_multiple_of(pattern))
+            _ => Ok::<_, String>(slides),
         }
     };
-    if matches!(family.windows, Windows::AllBut(_)) {
-        of_layers("layer_types", layer_types.map(<[_]>::len))?;
-    }
     let no_rope = config.no_rope_layers.as_deref();
     if family.skips_rope {
         of_layers("no_rope_layers", no_rope.map(<[_]>::len))?;

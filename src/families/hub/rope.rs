@@ -9,8 +9,10 @@ use crate::decoder::{LongRope, RopeConfig};
 /// `rope_parameters` or `rope_scaling`.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct RopeParameters {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// What `rope_type` was called first.
+    #[serde(rename = "type")]
+    old_type: Option<String>,
     rope_theta: Option<f64>,
     partial_rotary_factor: Option<f64>,
     factor: Option<f64>,
@@ -26,6 +28,12 @@ pub struct RopeParameters {
     sliding_attention: Option<Box<RopeParameters>>,
 }
 
+impl RopeParameters {
+    fn kind(&self) -> Option<&str> {
+        self.rope_type.as_deref().or(self.old_type.as_deref())
+    }
+}
+
 /// The embedding of all blocks, and after it that of blocks with a window, if it is another.
 pub fn ropes(
     config: &HubConfig,
@@ -38,7 +46,13 @@ pub fn ropes(
         Some(parameters) => parameters.full_attention.as_deref().unwrap_or(parameters),
         None => config.rope_scaling.as_ref().unwrap_or(&none),
     };
-    let theta = config.rope_theta.or(config.rotary_emb_base);
+    if written.is_some() && config.rope_scaling.is_some() {
+        return Err("rope_parameters and rope_scaling; accepted: one of them".into());
+    }
+    let theta = match family.layout {
+        Layout::NeoX => config.rotary_emb_base.or(config.rope_theta),
+        _ => config.rope_theta,
+    };
     let theta = main.rope_theta.or(theta).unwrap_or(family.rope_theta);
     let mut ropes = vec![rope(config, family, main, theta, head_dim)?];
     if let Some(default) = family.local_rope_theta {
@@ -63,11 +77,18 @@ fn rope(
         Layout::NeoX => 0.25,
         _ => 1.0,
     };
-    let partial = parameters
-        .partial_rotary_factor
-        .or(config.partial_rotary_factor)
-        .or(config.rotary_pct)
-        .unwrap_or(rotated_by_default);
+    let of_config = match family.layout {
+        Layout::NeoX => config.rotary_pct.or(config.partial_rotary_factor),
+        _ => config.partial_rotary_factor,
+    };
+    let partial = parameters.partial_rotary_factor.or(of_config);
+    let partial = partial.unwrap_or(rotated_by_default);
+    if partial != 1.0 && !family.rotates_partly {
+        return Err(format!(
+            "partial_rotary_factor is {partial}; not supported for model_type '{}'",
+            family.model_type
+        ));
+    }
     let dims = (head_dim as f64 * partial) as usize;
     if !(2..=head_dim).contains(&dims) || dims % 2 == 1 {
         return Err(format!(
@@ -91,7 +112,7 @@ fn rope(
         let found = config.original_max_position_embeddings.or(inside);
         required("original_max_position_embeddings", found)
     };
-    match parameters.rope_type.as_deref() {
+    match parameters.kind() {
         None | Some("default") => {}
         Some("linear") => {
             let factor = number("factor", parameters.factor)? as f32;
@@ -145,7 +166,7 @@ fn rope(
 }
 
 fn is_long(parameters: &RopeParameters) -> bool {
-    parameters.short_factor.is_some() || parameters.rope_type.as_deref() == Some("longrope")
+    parameters.short_factor.is_some() || parameters.kind() == Some("longrope")
 }
 
 /// What LongRoPE multiplies rotated queries and keys by, if the configuration does not say.

@@ -60,12 +60,17 @@ pub fn weights_from_hub(
         target,
     };
     let shape = [config.vocab_size, config.hidden_size];
-    let embedding = format!("{}.weight", names.embedding);
-    let embedding = directory.tensor(&embedding, &shape, target)?;
+    let embedding_name = format!("{}.weight", names.embedding);
+    let embedding = directory.tensor(&embedding_name, &shape, target)?;
     let blocks = (0..config.layers.len()).map(|layer| reader.block(&names, layer));
     let unembedding = format!("{}.weight", names.unembedding);
-    let is_tied = directory.config.tie_word_embeddings;
-    let is_tied = is_tied.unwrap_or_else(|| !directory.has_tensor(&unembedding));
+    let is_said_to_be_tied = directory.config.tie_word_embeddings.unwrap_or(true);
+    // Like transformers, a stored unembedding of its own counts more than what is said.
+    let is_tied = if directory.has_tensor(&unembedding) {
+        is_said_to_be_tied && directory.are_equal(&embedding_name, &unembedding)
+    } else {
+        is_said_to_be_tied
+    };
     Ok(Weights {
         blocks: blocks.collect::<Result<_, _>>()?,
         final_norm: reader.norm(names.final_norm, config.hidden_size)?,
