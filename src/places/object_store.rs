@@ -208,7 +208,7 @@ async fn download(
             Ok(Some(bytes)) => written.write_all(&bytes).map_err(failed)?,
             Ok(None) => break,
             Err(Failure::NoRanges) => {
-                whole_to(store, file, &mut written).await?;
+                whole_to(store, file, &written).await?;
                 break;
             }
             Err(failure) => return Err(format!("{}: {failure}", file.location)),
@@ -306,12 +306,11 @@ async fn piece(
 async fn whole_to(
     store: &dyn ObjectStore,
     file: &ObjectMeta,
-    written: &mut File,
+    written: &File,
 ) -> Result<(), String> {
-    let written = std::cell::RefCell::new(written);
     let got = tried(async || {
         let failed = |error: std::io::Error| passing(error.to_string());
-        let mut written = written.borrow_mut();
+        let mut written = written;
         written.set_len(0).map_err(failed)?;
         written.rewind().map_err(failed)?;
         let mut stream = get(store, file, None).await?;

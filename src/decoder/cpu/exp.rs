@@ -15,7 +15,7 @@ pub fn exp(x: f32) -> f32 {
     let p = p * r + 8.333_452e-3;
     let p = p * r + 4.166_579_6e-2;
     let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 5.000_000_1e-1;
+    let p = p * r + 0.5;
     let of_r = p * r * r + r + 1.0;
     // SAFETY: n is within −126 and 127, or not a number, which becomes some number.
     let n = unsafe { if n.is_nan() { 0.0 } else { n }.to_int_unchecked::<i32>() };
