@@ -230,6 +230,7 @@ async fn settings_travel() {
         ("model", "/models/a.gguf"),
         ("chat_template", "{{ messages }}"),
         ("device", "cuda:1"),
+        ("dtype", "bf16"),
         ("max_length", "512"),
         ("prompt_format", "chat"),
         ("on_error", "null"),
