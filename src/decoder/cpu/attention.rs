@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::exp::{exp, tanh};
 use super::matmul::{View, ViewMut, product, product_transposed};
+use super::vectorised::vectorised;
 use crate::decoder::attention::{Attention, Segment};
 
 /// Queries are taken so many at a time: what they score is all that is held, and keys after the
@@ -108,8 +109,7 @@ impl<'a> Heads<'a> {
             column += length;
         }
         let mut sums = vec![0.0; count];
-        let arch = pulp::Arch::new();
-        arch.dispatch(
+        vectorised(
             #[inline(always)]
             || {
                 for (at, row) in scores.chunks_exact_mut(width).enumerate() {

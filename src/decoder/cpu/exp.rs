@@ -8,7 +8,12 @@ pub fn exp(x: f32) -> f32 {
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E + 0.5).floor();
+    // Adding 1.5 · 2²³ rounds to a whole number, which then is the sum's lowest bits: here n + 127,
+    // the exponent bits of 2ⁿ.
+    const SHIFT: f32 = 12_582_912.0 + 127.0;
+    let shifted = x * std::f32::consts::LOG2_E + SHIFT;
+    let n = shifted - SHIFT;
+    let power = f32::from_bits(shifted.to_bits() << 23);
     let r = x - n * LN_2_HIGH - n * LN_2_LOW;
     let p = 1.987_569_1e-4;
     let p = p * r + 1.398_199_9e-3;
@@ -17,9 +22,7 @@ pub fn exp(x: f32) -> f32 {
     let p = p * r + 1.666_666_5e-1;
     let p = p * r + 0.5;
     let of_r = p * r * r + r + 1.0;
-    // SAFETY: n is within −126 and 127, or not a number, which becomes some number.
-    let n = unsafe { if n.is_nan() { 0.0 } else { n }.to_int_unchecked::<i32>() };
-    of_r * f32::from_bits(((n + 127) as u32) << 23)
+    of_r * power
 }
 
 /// `1 / (1 + e⁻ˣ)`.

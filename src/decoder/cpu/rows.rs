@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::attention::by_lanes;
 use super::exp::{sigmoid, tanh};
+use super::vectorised::vectorised;
 
 /// Rows are worked on in runs of about so many numbers.
 const RUN: usize = 1 << 14;
@@ -14,7 +15,7 @@ fn each_row(out: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sy
     out.par_chunks_mut(rows * width)
         .enumerate()
         .for_each(|(run, out)| {
-            pulp::Arch::new().dispatch(
+            vectorised(
                 #[inline(always)]
                 || {
                     for (at, row) in out.chunks_exact_mut(width).enumerate() {
@@ -71,31 +72,46 @@ impl NormOf<'_> {
 /// Normed rows.
 pub fn normed(rows: &[f32], width: usize, norm: NormOf) -> Vec<f32> {
     let mut out = rows.to_vec();
-    each_row(&mut out, width, |_, row| norm.apply(row));
+    each_row(
+        &mut out,
+        width,
+        #[inline(always)]
+        |_, row| norm.apply(row),
+    );
     out
 }
 
 /// Rows plus a branch's, which is normed first if there is a norm.
 pub fn sum(rows: &[f32], mut branch: Vec<f32>, width: usize, norm: Option<NormOf>) -> Vec<f32> {
-    each_row(&mut branch, width, |at, out| {
-        if let Some(norm) = norm {
-            norm.apply(out);
-        }
-        let row = &rows[at * width..(at + 1) * width];
-        for (out, value) in out.iter_mut().zip(row) {
-            *out += value;
-        }
-    });
+    each_row(
+        &mut branch,
+        width,
+        #[inline(always)]
+        |at, out| {
+            if let Some(norm) = norm {
+                norm.apply(out);
+            }
+            let row = &rows[at * width..(at + 1) * width];
+            for (out, value) in out.iter_mut().zip(row) {
+                *out += value;
+            }
+        },
+    );
     branch
 }
 
 /// Adds the same numbers to every row.
 pub fn add_to_each(rows: &mut [f32], bias: &[f32]) {
-    each_row(rows, bias.len(), |_, row| {
-        for (value, bias) in row.iter_mut().zip(bias) {
-            *value += bias;
-        }
-    });
+    each_row(
+        rows,
+        bias.len(),
+        #[inline(always)]
+        |_, row| {
+            for (value, bias) in row.iter_mut().zip(bias) {
+                *value += bias;
+            }
+        },
+    );
 }
 
 /// An activation, as vector code can run it.
@@ -134,18 +150,28 @@ impl Activation {
 pub fn activated(up: Vec<f32>, width: usize, is_gated: bool, activation: Activation) -> Vec<f32> {
     if !is_gated {
         let mut out = up;
-        each_row(&mut out, width, |_, row| activation.apply(row));
+        each_row(
+            &mut out,
+            width,
+            #[inline(always)]
+            |_, row| activation.apply(row),
+        );
         return out;
     }
     let mut out = vec![0.0; up.len() / 2];
-    each_row(&mut out, width, |at, out| {
-        let (gate, up) = up[2 * at * width..2 * (at + 1) * width].split_at(width);
-        out.copy_from_slice(gate);
-        activation.apply(out);
-        for (out, up) in out.iter_mut().zip(up) {
-            *out *= up;
-        }
-    });
+    each_row(
+        &mut out,
+        width,
+        #[inline(always)]
+        |at, out| {
+            let (gate, up) = up[2 * at * width..2 * (at + 1) * width].split_at(width);
+            out.copy_from_slice(gate);
+            activation.apply(out);
+            for (out, up) in out.iter_mut().zip(up) {
+                *out *= up;
+            }
+        },
+    );
     out
 }
 
@@ -170,36 +196,41 @@ pub struct Preparation<'a> {
 /// Prepares `(tokens, (heads + 2 kv_heads) · head_dim)` for attention.
 pub fn prepare(qkv: &mut [f32], with: Preparation) {
     let width = (with.heads + 2 * with.kv_heads) * with.head_dim;
-    each_row(qkv, width, |token, row| {
-        if let Some(clip) = with.clip {
-            row.iter_mut().for_each(|x| *x = x.clamp(-clip, clip));
-        }
-        let (queries, keys) = row.split_at_mut(with.heads * with.head_dim);
-        let keys = &mut keys[..with.kv_heads * with.head_dim];
-        for (part, norm) in [
-            (&mut *queries, with.query_norm),
-            (&mut *keys, with.key_norm),
-        ] {
-            if let Some(norm) = norm {
-                part.chunks_exact_mut(norm.gain.len())
-                    .for_each(|head| norm.apply(head));
+    each_row(
+        qkv,
+        width,
+        #[inline(always)]
+        |token, row| {
+            if let Some(clip) = with.clip {
+                row.iter_mut().for_each(|x| *x = x.clamp(-clip, clip));
             }
-        }
-        if let Some((cos, sin)) = with.angles {
-            let half = with.rotated / 2;
-            let angles = token * half..(token + 1) * half;
-            let (cos, sin) = (&cos[angles.clone()], &sin[angles]);
-            for part in [queries, keys] {
-                for head in part.chunks_exact_mut(with.head_dim) {
-                    let (first, second) = head[..with.rotated].split_at_mut(half);
-                    let pairs = first.iter_mut().zip(second).zip(cos.iter().zip(sin));
-                    for ((a, b), (cos, sin)) in pairs {
-                        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            let (queries, keys) = row.split_at_mut(with.heads * with.head_dim);
+            let keys = &mut keys[..with.kv_heads * with.head_dim];
+            for (part, norm) in [
+                (&mut *queries, with.query_norm),
+                (&mut *keys, with.key_norm),
+            ] {
+                if let Some(norm) = norm {
+                    part.chunks_exact_mut(norm.gain.len())
+                        .for_each(|head| norm.apply(head));
+                }
+            }
+            if let Some((cos, sin)) = with.angles {
+                let half = with.rotated / 2;
+                let angles = token * half..(token + 1) * half;
+                let (cos, sin) = (&cos[angles.clone()], &sin[angles]);
+                for part in [queries, keys] {
+                    for head in part.chunks_exact_mut(with.head_dim) {
+                        let (first, second) = head[..with.rotated].split_at_mut(half);
+                        let pairs = first.iter_mut().zip(second).zip(cos.iter().zip(sin));
+                        for ((a, b), (cos, sin)) in pairs {
+                            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+                        }
                     }
                 }
             }
-        }
-    });
+        },
+    );
 }
 
 /// `ln p(target)` for each row of logits, which are bent by a soft cap first, if there is one.
@@ -207,7 +238,7 @@ pub fn log_probs(logits: &mut [f32], width: usize, cap: Option<f64>, targets: &[
     let mut out = vec![0.0; targets.len()];
     let rows = logits.par_chunks_exact_mut(width).zip(targets);
     rows.zip(&mut out).for_each(|((row, target), out)| {
-        pulp::Arch::new().dispatch(
+        vectorised(
             #[inline(always)]
             || {
                 if let Some(cap) = cap {
