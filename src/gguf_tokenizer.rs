@@ -294,11 +294,16 @@ fn sentencepiece(
 }
 
 #[cfg(test)]
+#[path = "../tests/support/seeded.rs"]
+mod seeded;
+
+#[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
 
     use serde_json::Value;
 
+    use super::seeded::Seeded;
     use super::*;
 
     fn goldens() -> PathBuf {
@@ -313,21 +318,15 @@ mod tests {
     #[test]
     fn damaged_files_are_refused_or_tokenize() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let mut state = 3u64;
-        let mut next = |below: usize| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (state >> 33) as usize % below
-        };
+        let mut seeded = Seeded(3);
         for kind in kinds() {
             let whole = std::fs::read(goldens().join(format!("tokenizer-{kind}.gguf"))).unwrap();
             let mut refused = 0;
             for _ in 0..300 {
                 let mut bytes = whole.clone();
-                for _ in 0..=next(5) {
-                    let at = next(bytes.len());
-                    bytes[at] = next(256) as u8;
+                for _ in 0..=seeded.below(5) {
+                    let at = seeded.below(bytes.len());
+                    bytes[at] = seeded.below(256) as u8;
                 }
                 std::fs::write(file.path(), bytes).unwrap();
                 let gguf = Gguf::open(file.path());

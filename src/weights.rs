@@ -23,8 +23,8 @@ impl Target {
         }
     }
 
-    /// Puts tensors one below the other. Each part yields its stored numbers, which are read once
-    /// and never held twice in this process's own memory; `rows` is the height of all parts.
+    /// Puts tensors one below the other, into one of this shape. Each part yields its stored
+    /// numbers, which are read once and never held twice in this process's own memory.
     ///
     /// # Errors
     /// When a number is not finite in the target's type, or there are not as many as the shape says.

@@ -3,12 +3,15 @@
 
 #[path = "support/one_pair.rs"]
 mod one_pair;
+#[path = "support/seeded.rs"]
+mod seeded;
 mod support;
 
 use std::path::Path;
 
 use datafusion_ches::ches_udfs::PairScores;
 use one_pair::score_one;
+use seeded::Seeded;
 use serde_json::{Value, json};
 use support::root;
 use tempfile::TempDir;
@@ -363,13 +366,7 @@ async fn weights_that_are_not_finite() {
 /// an error.
 #[tokio::test]
 async fn bytes_changed() {
-    let mut seed = 1u64;
-    let mut random = |below: usize| {
-        seed = seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 33) as usize % below
-    };
+    let mut seeded = Seeded(1);
     let mut refused = 0;
     let families = datafusion_ches::families::model_types();
     let tries = 100 * families.len();
@@ -386,11 +383,11 @@ async fn bytes_changed() {
                 "model.safetensors.index.json"
             },
         ];
-        let file = folder.path().join(files[random(files.len())]);
+        let file = folder.path().join(files[seeded.below(files.len())]);
         let mut bytes = std::fs::read(&file).unwrap();
         let within = bytes.len().min(2500);
-        for _ in 0..=random(3) {
-            bytes[random(within)] = random(256) as u8;
+        for _ in 0..=seeded.below(3) {
+            bytes[seeded.below(within)] = seeded.below(256) as u8;
         }
         std::fs::write(&file, bytes).unwrap();
         refused += usize::from(score(folder.path()).await.is_err());

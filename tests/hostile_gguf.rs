@@ -3,6 +3,8 @@
 
 #[path = "support/one_pair.rs"]
 mod one_pair;
+#[path = "support/seeded.rs"]
+mod seeded;
 #[path = "support/tiny_gguf.rs"]
 mod tiny_gguf;
 
@@ -15,6 +17,7 @@ use datafusion_ches::ches_udfs::{
     ChesSettings, Job, Needs, PairScores, PreferencePair, Scorer, Text,
 };
 use one_pair::score_one;
+use seeded::Seeded;
 use tiny_gguf::{GgufFile, Tensor, Value, tiny_llama};
 
 /// Counts the bytes that are allocated, and the most that ever were.
@@ -445,19 +448,13 @@ async fn bytes_flipped() {
     let whole = tiny_llama().bytes();
     let seed: u64 = std::env::var("CHES_FUZZ_SEED").map_or(1, |seed| seed.parse().unwrap());
     println!("CHES_FUZZ_SEED={seed}");
-    let mut state = seed;
-    let mut next = |below: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 33) as usize % below
-    };
+    let mut seeded = Seeded(seed);
     let mut refused = 0;
     for _ in 0..3000 {
         let mut bytes = whole.clone();
-        for _ in 0..=next(3) {
-            let at = next(bytes.len());
-            bytes[at] ^= 1 << next(8);
+        for _ in 0..=seeded.below(3) {
+            let at = seeded.below(bytes.len());
+            bytes[at] ^= 1 << seeded.below(8);
         }
         refused += usize::from(score(&path, &bytes).await.is_err());
     }
@@ -472,22 +469,16 @@ async fn bytes_flipped() {
 async fn headers_flipped() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("flipped.gguf");
-    let mut state = 7u64;
-    let mut next = |below: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 33) as usize % below
-    };
+    let mut seeded = Seeded(7);
     let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gguf");
     for file in ["qwen2.gguf", "qwen3.gguf", "gemma.gguf", "llama-q4_0.gguf"] {
         let whole = std::fs::read(goldens.join(file)).unwrap();
         let mut refused = 0;
         for _ in 0..300 {
             let mut bytes = whole.clone();
-            for _ in 0..=next(3) {
-                let at = next(bytes.len().min(14_000));
-                bytes[at] = next(256) as u8;
+            for _ in 0..=seeded.below(3) {
+                let at = seeded.below(bytes.len().min(14_000));
+                bytes[at] = seeded.below(256) as u8;
             }
             refused += usize::from(score(&path, &bytes).await.is_err());
         }

@@ -163,17 +163,9 @@ impl Decoder {
         targets: Option<&[u32]>,
     ) -> Result<Outputs> {
         let config = &self.config;
-        match &self.device {
+        match self.device {
             Device::Cpu => self.run_by(&Cpu { config }, batch, lengths, targets),
-            device => {
-                let dtype = self.dtype();
-                let steps = Tensors {
-                    config,
-                    device,
-                    dtype,
-                };
-                self.run_by(&steps, batch, lengths, targets)
-            }
+            _ => self.run_by(&self.tensors(), batch, lengths, targets),
         }
     }
 
@@ -185,6 +177,15 @@ impl Decoder {
     /// The type of the weights.
     pub fn dtype(&self) -> DType {
         self.weights.embedding.dtype()
+    }
+
+    /// The steps that devices other than the CPU take.
+    fn tensors(&self) -> Tensors<'_> {
+        Tensors {
+            config: &self.config,
+            device: &self.device,
+            dtype: self.dtype(),
+        }
     }
 
     fn run_by<S: Steps>(
@@ -248,11 +249,6 @@ impl Decoder {
         lengths: &[usize],
         targets: Option<&[u32]>,
     ) -> Result<Outputs> {
-        let steps = Tensors {
-            config: &self.config,
-            device: &self.device,
-            dtype: self.dtype(),
-        };
-        self.run_by(&steps, batch, lengths, targets)
+        self.run_by(&self.tensors(), batch, lengths, targets)
     }
 }

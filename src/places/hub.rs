@@ -92,8 +92,7 @@ fn fetch_revision(id: &str, revision: &str, beat: &dyn Fn()) -> Result<PathBuf, 
     };
     let info = match info {
         Ok(info) => info,
-        // The Hub answered: there is no such model, or it is not for everybody.
-        Err(reason) if reason.contains("http status: 4") => return Err(reason),
+        Err(reason) if is_refusal(&reason) => return Err(reason),
         Err(reason) => {
             let config = cache.repo(repo(revision)).get(CONFIG);
             let snapshot = config.as_deref().and_then(Path::parent);
@@ -113,27 +112,26 @@ fn fetch_revision(id: &str, revision: &str, beat: &dyn Fn()) -> Result<PathBuf, 
         .collect();
     let has = |name: &str| names.iter().any(|found| found == name);
     // One commit for all files, whatever is pushed meanwhile.
-    let commit = repo(&info.sha);
-    let _lock = lock(&cache, &commit, beat)?;
-    let files = api.repo(commit.clone());
-    // What another tool has fetched of the commit is found by this.
-    let of_commit = cache.repo(commit.clone());
-    of_commit
-        .create_ref(&info.sha)
-        .map_err(|error| error.to_string())?;
-    let get = |name: &str| {
-        beat();
-        download(&api, &files, &of_commit, name, beat).map_err(|reason| format!("{name}: {reason}"))
+    let of_commit = repo(&info.sha);
+    let _lock = lock(&cache, &of_commit, beat)?;
+    let commit = Commit {
+        api: &api,
+        files: api.repo(of_commit.clone()),
+        cached: cache.repo(of_commit),
+        beat,
     };
+    // What another tool has fetched of the commit is found by this.
+    let referred = commit.cached.create_ref(&info.sha);
+    referred.map_err(|error| error.to_string())?;
     for name in [CONFIG, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE] {
         if has(name) {
-            get(name)?;
+            commit.get(name)?;
         }
     }
     if has(WEIGHTS) {
-        get(WEIGHTS)?;
+        commit.get(WEIGHTS)?;
     } else if has(INDEX) {
-        let index = get(INDEX)?;
+        let index = commit.get(INDEX)?;
         let bytes = index.metadata().map_or(0, |index| index.len());
         if bytes > MAX_JSON_BYTES {
             return Err(format!(
@@ -143,7 +141,7 @@ fn fetch_revision(id: &str, revision: &str, beat: &dyn Fn()) -> Result<PathBuf, 
         let index = std::fs::read(index).map_err(|error| format!("{INDEX}: {error}"))?;
         let shards = shard_names(&index).map_err(|reason| format!("{INDEX}: {reason}"))?;
         for shard in shards {
-            get(&shard)?;
+            commit.get(&shard)?;
         }
     } else {
         let found = names.join(", ");
@@ -176,73 +174,75 @@ fn lock(cache: &Cache, repo: &Repo, beat: &dyn Fn()) -> Result<File, String> {
     }
 }
 
-/// A file of a commit, from the cache or else from the Hub.
-///
-/// What an interrupted download left is removed first, and a download of the wrong size is, too:
-/// the crate appends to such files without looking at them.
-fn download(
-    api: &Api,
-    files: &ApiRepo,
-    cached: &CacheRepo,
-    name: &str,
-    beat: &dyn Fn(),
-) -> Result<PathBuf, String> {
-    if let Some(path) = cached.get(name) {
-        return Ok(path);
-    }
-    let mut wait = Duration::from_millis(500);
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        let reason = match try_download(api, files, cached, name, beat) {
-            Ok(path) => return Ok(path),
-            Err(reason) => reason,
-        };
-        if attempt == ATTEMPTS || reason.contains("http status: 4") {
-            return Err(reason);
-        }
-        std::thread::sleep(wait);
-        wait *= 3;
-        beat();
-    }
+/// Whether the Hub answered: there is no such thing, or it is not for everybody.
+fn is_refusal(reason: &str) -> bool {
+    reason.contains("http status: 4")
 }
 
-fn try_download(
-    api: &Api,
-    files: &ApiRepo,
-    cached: &CacheRepo,
-    name: &str,
-    beat: &dyn Fn(),
-) -> Result<PathBuf, String> {
-    let metadata = api.metadata(&files.url(name));
-    let metadata = metadata.map_err(|error| error.to_string())?;
-    let tag = metadata.etag();
-    if tag.is_empty() || !tag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
-        return Err(format!("the Hub tags it '{tag}'"));
-    }
-    let blob = cached.blob_path(tag);
-    let has_size = |path: &Path| {
-        let found = path.metadata().map(|found| found.len());
-        found.is_ok_and(|found| found == metadata.size() as u64)
-    };
-    let forget = || {
-        for file in [&blob, &blob.with_extension("part")] {
-            let _ = std::fs::remove_file(file);
+/// The files of one commit.
+struct Commit<'a> {
+    api: &'a Api,
+    files: ApiRepo,
+    cached: CacheRepo,
+    beat: &'a dyn Fn(),
+}
+
+impl Commit<'_> {
+    /// A file, from the cache or else from the Hub.
+    fn get(&self, name: &str) -> Result<PathBuf, String> {
+        if let Some(path) = self.cached.get(name) {
+            return Ok(path);
         }
-    };
-    if !has_size(&blob) {
+        let mut wait = Duration::from_millis(500);
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            (self.beat)();
+            let reason = match self.download(name) {
+                Ok(path) => return Ok(path),
+                Err(reason) => reason,
+            };
+            if attempt == ATTEMPTS || is_refusal(&reason) {
+                return Err(format!("{name}: {reason}"));
+            }
+            std::thread::sleep(wait);
+            wait *= 3;
+        }
+    }
+
+    /// What an interrupted download left is removed first, and a download of the wrong size is,
+    /// too: the crate appends to such files without looking at them.
+    fn download(&self, name: &str) -> Result<PathBuf, String> {
+        let metadata = self.api.metadata(&self.files.url(name));
+        let metadata = metadata.map_err(|error| error.to_string())?;
+        let tag = metadata.etag();
+        if tag.is_empty() || !tag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+            return Err(format!("the Hub tags it '{tag}'"));
+        }
+        let blob = self.cached.blob_path(tag);
+        let has_size = |path: &Path| {
+            let found = path.metadata().map(|found| found.len());
+            found.is_ok_and(|found| found == metadata.size() as u64)
+        };
+        let forget = || {
+            for file in [&blob, &blob.with_extension("part")] {
+                let _ = std::fs::remove_file(file);
+            }
+        };
+        if !has_size(&blob) {
+            forget();
+        }
+        (self.beat)();
+        let path = self.files.download_with_progress(name, Beats(self.beat));
+        let path = path.map_err(|error| error.to_string())?;
+        if has_size(&path) {
+            return Ok(path);
+        }
+        let found = path.metadata().map_or(0, |found| found.len());
+        let _ = std::fs::remove_file(&path);
         forget();
+        Err(format!("{found} bytes came, not {}", metadata.size()))
     }
-    beat();
-    let path = files.download_with_progress(name, Beats(beat));
-    let path = path.map_err(|error| error.to_string())?;
-    if has_size(&path) {
-        return Ok(path);
-    }
-    let found = path.metadata().map_or(0, |found| found.len());
-    let _ = std::fs::remove_file(&path);
-    forget();
-    Err(format!("{found} bytes came, not {}", metadata.size()))
 }
 
 /// Says that bytes are coming.

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::exp::{exp, tanh};
 use super::matmul::{View, ViewMut, product, product_transposed};
+use super::softmax::{exponentials, soft_cap};
 use super::vectorised::vectorised;
 use crate::decoder::attention::{Attention, Segment};
 
@@ -144,29 +144,6 @@ fn soften(row: &mut [f32], range: Range<usize>, cap: Option<f64>) -> f32 {
     row[..range.start].fill(0.0);
     row[range.end..].fill(0.0);
     let scores = &mut row[range];
-    if let Some(cap) = cap {
-        let cap = cap as f32;
-        for score in scores.iter_mut() {
-            *score = cap * tanh(*score / cap);
-        }
-    }
-    let highest = by_lanes(scores, f32::NEG_INFINITY, f32::max);
-    for score in scores.iter_mut() {
-        *score = exp(*score - highest);
-    }
-    by_lanes(scores, 0.0, |a, b| a + b)
-}
-
-/// Reduces numbers in an order that vector code can follow.
-#[inline(always)]
-pub fn by_lanes(numbers: &[f32], start: f32, join: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [start; 16];
-    let (chunks, rest) = numbers.as_chunks::<16>();
-    for chunk in chunks {
-        for (lane, number) in lanes.iter_mut().zip(chunk) {
-            *lane = join(*lane, *number);
-        }
-    }
-    let all = lanes.into_iter().chain(rest.iter().copied());
-    all.fold(start, join)
+    soft_cap(scores, cap);
+    exponentials(scores).1
 }

@@ -1,47 +1,30 @@
 //! Products of matrices that lie anywhere in memory.
 
+use std::ops::Deref;
+
 use gemm::Parallelism;
 
 /// A matrix of `rows` × `columns` in a slice, a row's numbers one after another.
 #[derive(Debug, Clone, Copy)]
-pub struct View<'a> {
-    values: &'a [f32],
+pub struct Matrix<S> {
+    values: S,
     rows: usize,
     columns: usize,
     row_stride: usize,
 }
 
-impl<'a> View<'a> {
+/// A matrix that is read.
+pub type View<'a> = Matrix<&'a [f32]>;
+
+/// A matrix that is written to.
+pub type ViewMut<'a> = Matrix<&'a mut [f32]>;
+
+impl<S: Deref<Target = [f32]>> Matrix<S> {
     /// Rows that begin `row_stride` numbers apart.
     ///
     /// # Panics
     /// When the slice is too short.
-    pub fn new(values: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
-        assert!(end(rows, columns, row_stride) <= values.len());
-        Self {
-            values,
-            rows,
-            columns,
-            row_stride,
-        }
-    }
-}
-
-/// A matrix that is written to.
-#[derive(Debug)]
-pub struct ViewMut<'a> {
-    values: &'a mut [f32],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-}
-
-impl<'a> ViewMut<'a> {
-    /// As [`View::new`].
-    ///
-    /// # Panics
-    /// When the slice is too short.
-    pub fn new(values: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+    pub fn new(values: S, rows: usize, columns: usize, row_stride: usize) -> Self {
         assert!(end(rows, columns, row_stride) <= values.len());
         Self {
             values,

@@ -4,6 +4,7 @@ mod attention;
 mod exp;
 mod matmul;
 mod rows;
+mod softmax;
 mod vectorised;
 
 use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};

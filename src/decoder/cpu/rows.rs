@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::attention::by_lanes;
 use super::exp::{sigmoid, tanh};
+use super::softmax::{exponentials, soft_cap, sum_of};
 use super::vectorised::vectorised;
 
 /// Rows are worked on in runs of about so many numbers.
@@ -40,7 +40,7 @@ impl NormOf<'_> {
     fn apply(&self, row: &mut [f32]) {
         let count = row.len() as f32;
         if let Some(bias) = self.bias {
-            let mean = by_lanes(row, 0.0, |a, b| a + b) / count;
+            let mean = sum_of(row, |value| value) / count;
             row.iter_mut().for_each(|value| *value -= mean);
             let scale = self.scale(row);
             for ((value, gain), bias) in row.iter_mut().zip(self.gain).zip(bias) {
@@ -56,15 +56,7 @@ impl NormOf<'_> {
 
     #[inline(always)]
     fn scale(&self, row: &[f32]) -> f32 {
-        let mut lanes = [0.0f32; 16];
-        let (chunks, rest) = row.as_chunks::<16>();
-        for chunk in chunks {
-            for (lane, value) in lanes.iter_mut().zip(chunk) {
-                *lane += value * value;
-            }
-        }
-        let rest: f32 = rest.iter().map(|value| value * value).sum();
-        let mean = (lanes.iter().sum::<f32>() + rest) / row.len() as f32;
+        let mean = sum_of(row, |value| value * value) / row.len() as f32;
         1.0 / (mean + self.eps).sqrt()
     }
 }
@@ -241,15 +233,9 @@ pub fn log_probs(logits: &mut [f32], width: usize, cap: Option<f64>, targets: &[
         vectorised(
             #[inline(always)]
             || {
-                if let Some(cap) = cap {
-                    let cap = cap as f32;
-                    row.iter_mut().for_each(|x| *x = cap * tanh(*x / cap));
-                }
+                soft_cap(row, cap);
                 let of_target = row[*target as usize];
-                let highest = by_lanes(row, f32::NEG_INFINITY, f32::max);
-                row.iter_mut()
-                    .for_each(|x| *x = super::exp::exp(*x - highest));
-                let sum = by_lanes(row, 0.0, |a, b| a + b);
+                let (highest, sum) = exponentials(row);
                 *out = of_target - highest - sum.ln();
             },
         );

@@ -38,9 +38,13 @@ struct Family {
     clips: bool,
     /// Whether only a part of each head is rotated, as the configuration says.
     rotates_partly: bool,
-    /// Whether a configuration that names no number of key heads, or no width of a head, means
-    /// as many as query heads, and the hidden width shared among them.
-    derives_heads: bool,
+    /// Whether a configuration must name its number of key heads. Elsewhere none means as many as
+    /// query heads; here transformers has a number of its own for it.
+    names_key_heads: bool,
+    /// The same of the width of a head, which elsewhere is the hidden width shared among heads.
+    names_head_width: bool,
+    /// The same of the window, which elsewhere is none.
+    names_window: bool,
     /// Whether some blocks leave positions out (`no_rope_layers`).
     skips_rope: bool,
     /// Whether `gelu` is the approximation by tanh.
@@ -121,7 +125,9 @@ const LLAMA: Family = Family {
     caps_logits: false,
     clips: false,
     rotates_partly: false,
-    derives_heads: true,
+    names_key_heads: false,
+    names_head_width: false,
+    names_window: false,
     skips_rope: false,
     gelu_is_tanh: false,
     rope_theta: 10_000.0,
@@ -134,7 +140,8 @@ const GEMMA: Family = Family {
     scales_embedding: true,
     // Its first configurations name another one than they mean.
     gelu_is_tanh: true,
-    derives_heads: false,
+    names_key_heads: true,
+    names_head_width: true,
     ..LLAMA
 };
 
@@ -142,6 +149,7 @@ const GEMMA2: Family = Family {
     model_type: "gemma2",
     places: NormPlaces::Around,
     windows: Windows::AllBut(2),
+    names_window: true,
     scales_queries: true,
     caps_attention: true,
     caps_logits: true,
@@ -162,19 +170,21 @@ const FAMILIES: [Family; 12] = [
     Family {
         model_type: "qwen2",
         has_qkv_bias: true,
-        derives_heads: false,
+        names_key_heads: true,
         ..LLAMA
     },
     Family {
         model_type: "qwen3",
         head_norms: HeadNorms::Each,
-        derives_heads: false,
+        names_key_heads: true,
+        names_head_width: true,
         ..LLAMA
     },
     Family {
         model_type: "mistral",
         windows: Windows::All,
-        derives_heads: false,
+        names_key_heads: true,
+        names_window: true,
         ..LLAMA
     },
     GEMMA2,
@@ -203,7 +213,7 @@ const FAMILIES: [Family; 12] = [
     Family {
         model_type: "smollm3",
         skips_rope: true,
-        derives_heads: false,
+        names_key_heads: true,
         rope_theta: 2_000_000.0,
         ..LLAMA
     },
@@ -428,17 +438,19 @@ fn refuse_unsupported(config: &HubConfig, family: &Family) -> Result<(), String>
         ));
     }
     let heads = [
-        ("num_key_value_heads", config.num_key_value_heads),
-        ("head_dim", config.head_dim),
+        (
+            "num_key_value_heads",
+            family.names_key_heads,
+            config.num_key_value_heads,
+        ),
+        ("head_dim", family.names_head_width, config.head_dim),
     ];
-    // Qwen2's and Mistral's heads share the width; what the others mean is a number of theirs.
-    let shares_width = ["qwen2", "mistral", "smollm3"].contains(&family_name);
-    let missing = heads
+    match heads
         .iter()
-        .find(|(name, found)| found.is_none() && !(shares_width && *name == "head_dim"));
-    match missing {
-        Some((name, _)) if !family.derives_heads => Err(format!("config.json has no {name}")),
-        _ => Ok(()),
+        .find(|(_, is_required, found)| *is_required && found.is_none())
+    {
+        Some((name, _, _)) => Err(format!("config.json has no {name}")),
+        None => Ok(()),
     }
 }
 
@@ -476,8 +488,7 @@ fn layers(config: &HubConfig, family: &Family) -> Result<Vec<LayerConfig>, Strin
     let window = match config.sliding_window {
         _ if family.windows == Windows::None => None,
         Some(window) => window,
-        // What transformers takes for a missing window is a number.
-        None if family.layout == Layout::Fused => None,
+        None if !family.names_window => None,
         None => {
             return Err("config.json has no sliding_window; accepted: a number, or null".into());
         }
