@@ -1,55 +1,102 @@
-//! The device that a model runs on, and what it computes in there.
+//! The devices that a model runs on, and what it computes in there.
 
 use candle_core::{DType, Device};
 use ches_udfs::ModelDtype;
 
 use crate::weights::Target;
 
-/// The target that `ches.device` and `ches.dtype` name.
+/// The targets that `ches.device` and `ches.dtype` name, one for each device.
 ///
 /// # Errors
 /// When this build or this machine has no such device.
-pub fn target(setting: &str, dtype: ModelDtype) -> Result<Target, String> {
-    let device = open(setting)?;
-    let dtype = match dtype {
-        ModelDtype::F32 => DType::F32,
-        ModelDtype::Bf16 => DType::BF16,
-        ModelDtype::F16 => DType::F16,
-        ModelDtype::Auto if device.is_cuda() => DType::BF16,
-        ModelDtype::Auto => DType::F32,
+pub fn targets(setting: &str, dtype: ModelDtype) -> Result<Vec<Target>, String> {
+    let devices = open(setting)?;
+    let target = |device: Device| Target {
+        dtype: match dtype {
+            ModelDtype::F32 => DType::F32,
+            ModelDtype::Bf16 => DType::BF16,
+            ModelDtype::F16 => DType::F16,
+            ModelDtype::Auto if device.is_cuda() => DType::BF16,
+            ModelDtype::Auto => DType::F32,
+        },
+        device,
     };
-    Ok(Target { device, dtype })
+    Ok(devices.into_iter().map(target).collect())
 }
 
-/// Opens the device that `ches.device` names.
-///
-/// # Errors
-/// When this build or this machine has none such.
-fn open(setting: &str) -> Result<Device, String> {
+/// Opens the devices that `ches.device` names.
+fn open(setting: &str) -> Result<Vec<Device>, String> {
     match setting {
-        "cpu" => Ok(Device::Cpu),
-        "auto" => Ok(cuda(0).unwrap_or(Device::Cpu)),
-        "cuda" => cuda(0),
-        other => match other.strip_prefix("cuda:").map(str::parse) {
-            Some(Ok(ordinal)) => cuda(ordinal),
-            _ => Err(format!(
-                "'{other}' names several devices; supported: one, such as cuda:0"
-            )),
-        },
+        "cpu" => Ok(vec![Device::Cpu]),
+        "cuda" => Ok(vec![cuda::open(0)?]),
+        "auto" => Ok(every_gpu().unwrap_or_else(|reason| {
+            if cfg!(feature = "cuda") {
+                log::warn!("computing on CPU: {reason}");
+            }
+            vec![Device::Cpu]
+        })),
+        other => {
+            let ordinals = other.strip_prefix("cuda:").unwrap_or_default().split(',');
+            let mut opened: Vec<(usize, Device)> = Vec::new();
+            for ordinal in ordinals {
+                let refuse = |_| format!("'{other}' is no device; accepted: cuda:0 or cuda:0,1");
+                let ordinal = ordinal.parse().map_err(refuse)?;
+                if opened.iter().any(|(at, _)| *at == ordinal) {
+                    return Err(format!("'{other}' names device {ordinal} twice"));
+                }
+                opened.push((ordinal, cuda::open(ordinal)?));
+            }
+            Ok(opened.into_iter().map(|(_, device)| device).collect())
+        }
+    }
+}
+
+fn every_gpu() -> Result<Vec<Device>, String> {
+    match cuda::count()? {
+        0 => Err("there is no CUDA device".into()),
+        count => (0..count).map(cuda::open).collect(),
     }
 }
 
 #[cfg(feature = "cuda")]
-fn cuda(ordinal: usize) -> Result<Device, String> {
-    // The CUDA bindings panic where there is no driver.
-    match std::panic::catch_unwind(|| Device::new_cuda(ordinal)) {
-        Ok(Ok(device)) => Ok(device),
-        Ok(Err(error)) => Err(format!("CUDA device {ordinal} cannot be used: {error}")),
-        Err(_) => Err("the CUDA driver cannot be loaded".into()),
+mod cuda {
+    use candle_core::Device;
+    use candle_core::cuda_backend::cudarc::driver::CudaContext;
+
+    /// The number of GPUs.
+    pub fn count() -> Result<usize, String> {
+        let count = with_driver(CudaContext::device_count)?;
+        let count = count.map_err(|error| format!("the CUDA driver says {error}"))?;
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
+
+    pub fn open(ordinal: usize) -> Result<Device, String> {
+        let device = with_driver(|| Device::new_cuda(ordinal))?;
+        device.map_err(|error| format!("CUDA device {ordinal} cannot be used: {error}"))
+    }
+
+    /// The bindings panic where there is no driver.
+    fn with_driver<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+        let names = ["libcuda.so.1", "libcuda.so", "nvcuda.dll"];
+        // SAFETY: loading the driver runs its own initialisation and nothing of ours.
+        let is_there = |name: &&str| unsafe { libloading::Library::new(*name) }.is_ok();
+        if names.iter().any(is_there) {
+            Ok(work())
+        } else {
+            Err("the CUDA driver (libcuda) cannot be loaded".into())
+        }
     }
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(_ordinal: usize) -> Result<Device, String> {
-    Err("this build has no CUDA support (cargo feature cuda); accepted: auto, cpu".into())
+mod cuda {
+    use candle_core::Device;
+
+    pub fn count() -> Result<usize, String> {
+        Err("this build has no CUDA support (cargo feature cuda)".into())
+    }
+
+    pub fn open(_ordinal: usize) -> Result<Device, String> {
+        Err("this build has no CUDA support (cargo feature cuda); accepted: auto, cpu".into())
+    }
 }

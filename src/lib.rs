@@ -23,6 +23,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod budget;
 mod chat_template;
 pub mod decoder;
 mod device;
@@ -30,6 +31,7 @@ mod engine;
 mod error;
 pub mod families;
 mod format;
+mod from_settings;
 pub mod gguf;
 mod gguf_tokenizer;
 mod mapped_file;
@@ -39,8 +41,11 @@ mod model;
 pub mod model_directory;
 mod observer;
 mod open_models;
+mod packing;
 mod places;
 mod plugin;
+mod run;
+mod scheduler;
 mod score;
 mod scorer;
 mod sequence;

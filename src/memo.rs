@@ -104,6 +104,15 @@ struct State {
     claims: Claim,
 }
 
+impl State {
+    /// Lets go of a row, unless somebody else has claimed it since.
+    fn release(&mut self, key: &Key, claim: Claim) {
+        if self.in_flight.get(key).is_some_and(|(_, of)| *of == claim) {
+            self.in_flight.remove(key);
+        }
+    }
+}
+
 /// Who computes a row.
 type Claim = NonZeroU64;
 
@@ -144,10 +153,7 @@ impl Drop for Claimed<'_> {
         }
         let mut state = self.memo.lock();
         for key in &self.keys {
-            let is_mine = |(_, claim): &(Needs, Claim)| *claim == self.claim;
-            if state.in_flight.get(key).is_some_and(is_mine) {
-                state.in_flight.remove(key);
-            }
+            state.release(key, self.claim);
         }
         drop(state);
         self.memo.changed.notify_all();
@@ -156,9 +162,9 @@ impl Drop for Claimed<'_> {
 
 impl Memo {
     /// The scores of every row. Those that are not known are computed by `compute`, which is
-    /// given the positions of rows in `keys` and returns their results in that order; rows that
-    /// another call computes at this time are waited for. Returns with them how many rows were
-    /// not computed by this call.
+    /// given the positions of rows in `keys` and a function to call with each of their results and
+    /// its number among them, in any order; rows that another call computes at this time are waited
+    /// for. Returns with them how many rows were not computed by this call.
     ///
     /// At most `most_bytes` are kept after this call.
     ///
@@ -171,7 +177,10 @@ impl Memo {
         most_bytes: usize,
         is_cancelled: &AtomicBool,
         stopped: impl Fn() -> E,
-        mut compute: impl FnMut(&[usize]) -> Result<Vec<Result<ModelScores, R>>, E>,
+        mut compute: impl FnMut(
+            &[usize],
+            &mut dyn FnMut(usize, Result<ModelScores, R>),
+        ) -> Result<(), E>,
     ) -> Result<(Vec<Result<ModelScores, R>>, usize), E> {
         let mut results: Vec<Option<Result<ModelScores, R>>> = vec![None; keys.len()];
         // Equal rows of one call are one row.
@@ -207,16 +216,13 @@ impl Memo {
                 continue;
             }
             computed += mine.len();
-            let scored = compute(&mine)?;
-            let found = scored.iter().zip(&mine).filter_map(|(result, at)| {
-                let scores = result.as_ref().ok()?;
-                Some((keys[*at], scores.clone()))
-            });
-            self.remember(found, most_bytes);
-            drop(claimed);
-            for (at, result) in mine.into_iter().zip(scored) {
+            compute(&mine, &mut |number, result| {
+                let at = mine[number];
+                if let Ok(scores) = &result {
+                    self.remember(keys[at], claimed.claim, scores.clone(), most_bytes);
+                }
                 results[at] = Some(result);
-            }
+            })?;
         }
         for (at, key) in keys.iter().enumerate() {
             if results[at].is_none() {
@@ -268,21 +274,23 @@ impl Memo {
         (claimed, sources)
     }
 
-    fn remember(&self, found: impl Iterator<Item = (Key, ModelScores)>, most_bytes: usize) {
+    /// Keeps the scores of a row that `claim` holds, and lets go of it.
+    fn remember(&self, key: Key, claim: Claim, scores: ModelScores, most_bytes: usize) {
         let mut state = self.lock();
-        for (key, scores) in found {
-            let known = state.entries.pop(&key);
-            state.bytes -= known.as_ref().map_or(0, ModelScores::bytes);
-            let mut entry = known.unwrap_or_default();
-            entry.add(scores);
-            state.bytes += entry.bytes();
-            state.entries.put(key, entry);
-        }
+        let known = state.entries.pop(&key);
+        state.bytes -= known.as_ref().map_or(0, ModelScores::bytes);
+        let mut entry = known.unwrap_or_default();
+        entry.add(scores);
+        state.bytes += entry.bytes();
+        state.entries.put(key, entry);
+        state.release(&key, claim);
         while state.bytes > most_bytes
             && let Some((_, oldest)) = state.entries.pop_lru()
         {
             state.bytes -= oldest.bytes();
         }
+        drop(state);
+        self.changed.notify_all();
     }
 
     /// Waits until one of these rows may be known.
@@ -324,7 +332,7 @@ mod tests {
     fn ask(memo: &Memo, ids: &[u32], needs: Needs, most_bytes: usize) -> Vec<u32> {
         let keys: Vec<Key> = ids.iter().map(|id| key(*id)).collect();
         let mut computed = Vec::new();
-        let compute = |rows: &[usize]| {
+        let compute = |rows: &[usize], each: &mut dyn FnMut(usize, Result<_, _>)| {
             computed.extend(rows.iter().map(|at| ids[*at]));
             let score = |at: &usize| {
                 let id = ids[*at];
@@ -337,7 +345,9 @@ mod tests {
                 }
                 Ok(scores)
             };
-            Ok::<_, ()>(rows.iter().map(score).collect())
+            let scored = rows.iter().map(score).enumerate();
+            scored.for_each(|(number, scores)| each(number, scores));
+            Ok::<_, ()>(())
         };
         let cancelled = AtomicBool::new(false);
         let answer = memo.scores(&keys, needs, most_bytes, &cancelled, || (), compute);
@@ -428,10 +438,10 @@ mod tests {
         let (began, begins) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             let first = scope.spawn(|| {
-                let compute = |_: &[usize]| {
+                let compute = |_: &[usize], _: &mut dyn FnMut(usize, Result<_, ()>)| {
                     began.send(()).unwrap();
                     std::thread::sleep(Duration::from_millis(200));
-                    Err::<Vec<Result<ModelScores, ()>>, _>("dropped")
+                    Err("dropped")
                 };
                 let keys = [key(1)];
                 memo.scores(&keys, Needs::EMBEDDINGS, 10_000, &cancelled, || "", compute)
@@ -443,10 +453,11 @@ mod tests {
         });
         std::thread::scope(|scope| {
             let first = scope.spawn(|| {
-                let compute = |_: &[usize]| {
+                let compute = |_: &[usize], each: &mut dyn FnMut(usize, Result<_, ()>)| {
                     began.send(()).unwrap();
                     std::thread::sleep(Duration::from_millis(200));
-                    Ok::<_, ()>(vec![Ok::<_, ()>(similar(2.0))])
+                    each(0, Ok(similar(2.0)));
+                    Ok::<_, ()>(())
                 };
                 let keys = [key(2)];
                 memo.scores(&keys, Needs::EMBEDDINGS, 10_000, &cancelled, || (), compute)
@@ -463,7 +474,7 @@ mod tests {
         let memo = Memo::default();
         let (_claimed, _) = memo.claim(&[key(1)], &[0], Needs::EMBEDDINGS);
         let cancelled = AtomicBool::new(true);
-        let compute = |_: &[usize]| Ok(Vec::<Result<ModelScores, ()>>::new());
+        let compute = |_: &[usize], _: &mut dyn FnMut(usize, Result<_, ()>)| Ok(());
         let keys = [key(1)];
         let answer = memo.scores(
             &keys,

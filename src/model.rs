@@ -15,6 +15,7 @@ use crate::gguf::Gguf;
 use crate::gguf_tokenizer::tokenizer_from_gguf;
 use crate::memory;
 use crate::model_directory::{self, ModelDirectory};
+use crate::scheduler::{Replica, Scheduler};
 use crate::tokenizer::TextTokenizer;
 use crate::weights::Target;
 
@@ -135,10 +136,9 @@ pub struct Model {
     fingerprint: String,
     source: Source,
     config: DecoderConfig,
-    target: Target,
-    decoder: Mutex<Option<Arc<Decoder>>>,
-    /// Held while a batch runs: one forward pass uses every core.
-    forward: Mutex<()>,
+    /// One for each device, at least one.
+    targets: Vec<Target>,
+    scheduler: Mutex<Option<Arc<Scheduler>>>,
 }
 
 impl Model {
@@ -146,7 +146,7 @@ impl Model {
     ///
     /// # Errors
     /// When its description is missing, wrong or not supported.
-    pub fn open(identity: Identity, target: Target) -> Result<Self, ModelError> {
+    pub fn open(identity: Identity, targets: Vec<Target>) -> Result<Self, ModelError> {
         let source = Source::open(&identity.path)?;
         Ok(Self {
             config: source.config()?,
@@ -155,9 +155,8 @@ impl Model {
             fingerprint: source.fingerprint(),
             source,
             identity,
-            target,
-            decoder: Mutex::new(None),
-            forward: Mutex::new(()),
+            targets,
+            scheduler: Mutex::new(None),
         })
     }
 
@@ -168,7 +167,7 @@ impl Model {
 
     /// The type that weights and activations have.
     pub fn dtype(&self) -> DType {
-        self.target.dtype
+        self.targets[0].dtype
     }
 
     /// What the decoder is like.
@@ -176,30 +175,36 @@ impl Model {
         &self.config
     }
 
-    /// The decoder; reads the weights on the first call.
+    /// Whether it computes on CPU.
+    pub fn is_on_cpu(&self) -> bool {
+        self.targets[0].device.is_cpu()
+    }
+
+    /// The queue for what is asked of the model; reads the weights on the first call, once for each
+    /// device.
     ///
     /// # Errors
     /// When a tensor is missing or does not fit.
-    pub fn decoder(&self) -> Result<Arc<Decoder>, ModelError> {
-        let mut decoder = self.decoder.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(decoder) = &*decoder {
-            return Ok(Arc::clone(decoder));
+    pub fn scheduler(&self) -> Result<Arc<Scheduler>, ModelError> {
+        let mut slot = self
+            .scheduler
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(scheduler) = &*slot {
+            return Ok(Arc::clone(scheduler));
         }
-        let weights = self
-            .source
-            .weights(&self.config, &self.target, self.identity.dtype)?;
-        let read = Arc::new(Decoder::new(
-            self.config.clone(),
-            weights,
-            self.target.device.clone(),
-        ));
-        *decoder = Some(Arc::clone(&read));
-        Ok(read)
-    }
-
-    /// Runs `work` while no other forward pass runs.
-    pub fn exclusively<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _guard = self.forward.lock().unwrap_or_else(PoisonError::into_inner);
-        work()
+        let replica = |target: &Target| {
+            let weights = self
+                .source
+                .weights(&self.config, target, self.identity.dtype)?;
+            let decoder = Decoder::new(self.config.clone(), weights, target.device.clone());
+            Ok(Box::new(decoder) as Box<dyn Replica>)
+        };
+        let replicas = self.targets.iter().map(replica);
+        let scheduler = Scheduler::start(replicas.collect::<Result<_, _>>()?)
+            .map_err(|error| ModelError::new(&self.identity.path, error.to_string()))?;
+        let scheduler = Arc::new(scheduler);
+        *slot = Some(Arc::clone(&scheduler));
+        Ok(scheduler)
     }
 }

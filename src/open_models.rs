@@ -17,7 +17,7 @@ static OPEN: LazyLock<Mutex<HashMap<Identity, Slot>>> = LazyLock::new(Mutex::def
 ///
 /// # Errors
 /// As [`Model::open`].
-pub fn get(identity: Identity, target: Target) -> Result<Arc<Model>, ModelError> {
+pub fn get(identity: Identity, targets: Vec<Target>) -> Result<Arc<Model>, ModelError> {
     let slot = {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         // A slot that somebody else holds is being opened, or just was.
@@ -31,7 +31,7 @@ pub fn get(identity: Identity, target: Target) -> Result<Arc<Model>, ModelError>
     if let Some(model) = slot.upgrade() {
         return Ok(model);
     }
-    let model = Arc::new(Model::open(identity, target)?);
+    let model = Arc::new(Model::open(identity, targets)?);
     *slot = Arc::downgrade(&model);
     Ok(model)
 }
@@ -51,7 +51,7 @@ mod tests {
         let open = |dtype: ModelDtype| {
             let identity = Identity::of(&path, "cpu", dtype).unwrap();
             let (device, dtype) = (Device::Cpu, DType::F32);
-            get(identity, Target { device, dtype }).unwrap()
+            get(identity, vec![Target { device, dtype }]).unwrap()
         };
         let first = open(ModelDtype::F32);
         let second = open(ModelDtype::F32);

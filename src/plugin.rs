@@ -91,6 +91,12 @@ impl Ches {
         self
     }
 
+    /// Tokens that one forward pass computes at most (`ches.batch_tokens`).
+    pub fn with_batch_tokens(mut self, tokens: usize) -> Self {
+        self.settings.batch_tokens = tokens;
+        self
+    }
+
     /// What a row error does (`ches.on_error`).
     pub fn with_on_error(mut self, on_error: OnError) -> Self {
         self.settings.on_error = on_error;
@@ -100,6 +106,12 @@ impl Ches {
     /// Bytes of scores that are kept in this process (`ches.memo_bytes`); 0 keeps none.
     pub fn with_memo_bytes(mut self, bytes: usize) -> Self {
         self.settings.memo_bytes = bytes;
+        self
+    }
+
+    /// Bytes for the activations of one forward pass (`ches.memory_limit`).
+    pub fn with_memory_limit(mut self, bytes: usize) -> Self {
+        self.settings.memory_limit = bytes;
         self
     }
 

@@ -93,6 +93,11 @@ async fn set(ctx: &SessionContext, key: &str, value: &str) {
     ctx.sql(&sql).await.unwrap().collect().await.unwrap();
 }
 
+/// Whether sums are of the same scores, computed in other company maybe.
+fn is_close(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-9 * b.abs()
+}
+
 const C: &str = "ches(prompt, chosen, rejected)";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,7 +133,7 @@ async fn later_queries_and_other_sessions_remember() {
     let sum = format!("SELECT sum({C}) FROM pairs");
     let first = run(&ctx, &sum).await.unwrap();
     assert_eq!(fixture.counts.take(), [20_000, 0]);
-    assert_eq!(run(&ctx, &sum).await.unwrap(), first);
+    assert!(is_close(run(&ctx, &sum).await.unwrap(), first));
     assert_eq!(fixture.counts.take(), [0, 20_000]);
 
     let sql = format!("EXPLAIN ANALYZE SELECT sum({C}) FROM pairs");
@@ -146,13 +151,13 @@ async fn later_queries_and_other_sessions_remember() {
     run(&ctx, logprob).await.unwrap();
     assert_eq!(fixture.counts.take(), [20_000, 0]);
     let other = fixture.session().await;
-    assert_eq!(run(&other, &sum).await.unwrap(), first);
+    assert!(is_close(run(&other, &sum).await.unwrap(), first));
     run(&other, logprob).await.unwrap();
     assert_eq!(fixture.counts.take(), [0, 40_000]);
 
     // What changes a number is another row; what does not is the same.
     set(&ctx, "max_length", "7").await;
-    assert_ne!(run(&ctx, &sum).await.unwrap(), first);
+    assert!(!is_close(run(&ctx, &sum).await.unwrap(), first));
     let [computed, _] = fixture.counts.take();
     assert!(computed > 0);
     set(&ctx, "max_length", "0").await;
@@ -161,13 +166,13 @@ async fn later_queries_and_other_sessions_remember() {
     let moved = fixture.folder.path().join("moved.gguf");
     std::fs::rename(fixture.folder.path().join("tiny.gguf"), &moved).unwrap();
     set(&ctx, "model", moved.to_str().unwrap()).await;
-    assert_eq!(run(&ctx, &sum).await.unwrap(), first);
+    assert!(is_close(run(&ctx, &sum).await.unwrap(), first));
     assert_eq!(fixture.counts.take(), [0, 20_000]);
 
     // Another model is another model.
     let changed = tiny_llama().change("blk.0.ffn_up.weight", |tensor| tensor.values[0] += 0.5);
     std::fs::write(&moved, changed.bytes()).unwrap();
-    assert_ne!(run(&ctx, &sum).await.unwrap(), first);
+    assert!(!is_close(run(&ctx, &sum).await.unwrap(), first));
     assert_eq!(fixture.counts.take(), [20_000, 0]);
 }
 
@@ -178,7 +183,7 @@ async fn nothing_is_kept_where_nothing_may_be() {
     set(&ctx, "memo_bytes", "0").await;
     let sum = format!("SELECT sum({C}) FROM pairs");
     let first = run(&ctx, &sum).await.unwrap();
-    assert_eq!(run(&ctx, &sum).await.unwrap(), first);
+    assert!(is_close(run(&ctx, &sum).await.unwrap(), first));
     assert_eq!(fixture.counts.take(), [40_000, 0]);
 }
 

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-/// A run of packed tokens that attend to one another, causally, and to all of `prefix`.
+/// A run of packed tokens that attend to one another, causally, and to all of `context`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
     /// The segment's own tokens.
     pub own: Range<usize>,
-    /// Tokens that come before them in their sequence and were packed earlier; may be empty.
-    pub prefix: Range<usize>,
+    /// The tokens that come before them in their sequence, in its order.
+    pub context: Vec<Range<usize>>,
     /// Tokens of the whole sequence that they belong to; of any, if several share them.
     pub sequence_tokens: usize,
 }

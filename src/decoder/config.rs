@@ -2,6 +2,9 @@
 
 use candle_nn::Activation;
 
+/// So many values of the MLP's inner layer are held at once.
+const INNER_VALUES: usize = 1 << 26;
+
 /// The shape and switches of a decoder-only transformer. A model family is a way to fill this
 /// in.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +53,32 @@ impl DecoderConfig {
     pub fn long_from(&self) -> Option<usize> {
         let long = self.ropes.iter().filter_map(|rope| rope.long.as_ref());
         long.map(|long| long.from).next()
+    }
+
+    /// Tokens of a batch whose activations take at most so many bytes, as f32.
+    pub fn tokens_within(&self, bytes: u64) -> usize {
+        let heads = 2 * (self.heads + self.kv_heads) * self.head_dim;
+        // The residual stream before and after attention, what is normed, what a branch adds; and
+        // queries, keys, values and what they give.
+        let each = 4 * (4 * self.hidden_size + heads) as u64;
+        let inner = 4 * (self.inner_width() + self.intermediate_size) as u64;
+        let of_tile = (each + inner) * self.mlp_rows() as u64;
+        let tokens = if bytes < of_tile {
+            bytes / (each + inner)
+        } else {
+            self.mlp_rows() as u64 + (bytes - of_tile) / each
+        };
+        usize::try_from(tokens).unwrap_or(usize::MAX)
+    }
+
+    /// Rows that go through the MLP at once.
+    pub(super) fn mlp_rows(&self) -> usize {
+        (INNER_VALUES / self.inner_width()).max(1)
+    }
+
+    /// Width of the projection into the MLP.
+    fn inner_width(&self) -> usize {
+        self.intermediate_size * if self.gated_mlp { 2 } else { 1 }
     }
 }
 

@@ -12,6 +12,8 @@ mod rope;
 mod steps;
 mod tensors;
 
+use std::ops::Range;
+
 use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -20,11 +22,10 @@ pub use attention::Segment;
 pub use config::{DecoderConfig, LayerConfig, LongRope, RopeConfig};
 use cpu::Cpu;
 use rope::Rope;
-pub use steps::Sums;
-use steps::{Heads, Steps};
+use steps::{Heads, Steps, Sums};
 use tensors::Tensors;
 
-/// Logits are formed for at most so many values at once.
+/// So many logits are formed at once.
 const LOGIT_VALUES: usize = 1 << 23;
 
 /// The parameters of a norm over the last dimension, f32.
@@ -121,8 +122,18 @@ pub struct PackedBatch {
     pub positions: Vec<u32>,
     /// The segments, in order; they cover `tokens`.
     pub segments: Vec<Segment>,
-    /// Indices into `tokens` of the positions whose hidden states are wanted.
-    pub outputs: Vec<u32>,
+    /// What is read of the result, one for each sequence.
+    pub reads: Vec<Read>,
+}
+
+/// What is read of one sequence.
+#[derive(Debug, Clone, Default)]
+pub struct Read {
+    /// Indices into the packed tokens whose hidden states are summed up.
+    pub tokens: Vec<u32>,
+    /// The token that follows each of the first of them, for its log-probability. None if
+    /// log-probabilities are not wanted.
+    pub targets: Vec<u32>,
 }
 
 /// A decoder-only transformer.
@@ -134,13 +145,60 @@ pub struct Decoder {
     device: Device,
 }
 
-/// What a forward pass gives.
+/// What a forward pass gives of one sequence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// The sum of the hidden states, length `d`.
+    pub sum: Vec<f64>,
+    /// The last of them, length `d`.
+    pub last: Vec<f32>,
+    /// The sum of the targets' log-probabilities, nats, if there are targets.
+    pub log_prob: Option<f64>,
+}
+
+/// Which tokens are computed on in a block: of each segment those of a range of packed tokens.
 #[derive(Debug)]
-pub struct Outputs {
-    /// The wanted hidden states, reduced.
-    pub sums: Vec<Sums>,
-    /// `ln p(target)` at each wanted position, nats, if asked for.
-    pub log_probs: Option<Vec<f32>>,
+struct Queries(Vec<Range<usize>>);
+
+impl Queries {
+    /// All of them.
+    fn all(batch: &PackedBatch) -> Self {
+        Self(batch.segments.iter().map(|s| s.own.clone()).collect())
+    }
+
+    /// Those that are read, and what lies between them.
+    fn read(batch: &PackedBatch) -> Self {
+        let mut is_read = vec![false; batch.tokens.len()];
+        for token in batch.reads.iter().flat_map(|read| &read.tokens) {
+            is_read[*token as usize] = true;
+        }
+        let of_segment = |segment: &Segment| {
+            let own = &is_read[segment.own.clone()];
+            let first = own.iter().position(|is_read| *is_read);
+            let last = own.iter().rposition(|is_read| *is_read);
+            match (first, last) {
+                (Some(first), Some(last)) => {
+                    segment.own.start + first..segment.own.start + last + 1
+                }
+                _ => segment.own.start..segment.own.start,
+            }
+        };
+        Self(batch.segments.iter().map(of_segment).collect())
+    }
+
+    /// Their tokens, one after another.
+    fn tokens(&self) -> Vec<u32> {
+        self.0
+            .iter()
+            .cloned()
+            .flatten()
+            .map(|token| token as u32)
+            .collect()
+    }
+
+    fn len(&self) -> usize {
+        self.0.iter().map(Range::len).sum()
+    }
 }
 
 impl Decoder {
@@ -154,19 +212,18 @@ impl Decoder {
         }
     }
 
-    /// The hidden states after the final norm at `batch.outputs`, reduced: `lengths` of them one
-    /// after another; and the log-probabilities of `targets`, one for each of them.
-    pub fn run(
-        &self,
-        batch: &PackedBatch,
-        lengths: &[usize],
-        targets: Option<&[u32]>,
-    ) -> Result<Outputs> {
+    /// One forward pass: an output for each of `batch.reads`, in order.
+    pub fn run(&self, batch: &PackedBatch) -> Result<Vec<Output>> {
         let config = &self.config;
         match self.device {
-            Device::Cpu => self.run_by(&Cpu { config }, batch, lengths, targets),
-            _ => self.run_by(&self.tensors(), batch, lengths, targets),
+            Device::Cpu => self.run_by(&Cpu { config }, batch),
+            _ => self.run_by(&self.tensors(), batch),
         }
+    }
+
+    /// Whether it computes on CPU.
+    pub fn is_on_cpu(&self) -> bool {
+        self.device.is_cpu()
     }
 
     /// The configuration.
@@ -188,26 +245,55 @@ impl Decoder {
         }
     }
 
-    fn run_by<S: Steps>(
+    fn run_by<S: Steps>(&self, steps: &S, batch: &PackedBatch) -> Result<Vec<Output>> {
+        let hidden = self.hidden_states(steps, batch)?;
+        let lengths: Vec<usize> = batch.reads.iter().map(|read| read.tokens.len()).collect();
+        let mut log_probs = self.log_probs(steps, batch, &hidden)?.into_iter();
+        let sums = steps.sums(&hidden, &lengths)?.into_iter();
+        let output = |(sums, read): (Sums, &Read)| {
+            let of_targets = log_probs.by_ref().take(read.targets.len());
+            let log_prob = of_targets.map(f64::from).sum();
+            Output {
+                sum: sums.sum,
+                last: sums.last,
+                log_prob: (!read.targets.is_empty()).then_some(log_prob),
+            }
+        };
+        Ok(sums.zip(&batch.reads).map(output).collect())
+    }
+
+    /// `ln p(target)` of every target. Rows of `hidden` are those that are read.
+    fn log_probs<S: Steps>(
         &self,
         steps: &S,
         batch: &PackedBatch,
-        lengths: &[usize],
-        targets: Option<&[u32]>,
-    ) -> Result<Outputs> {
-        let hidden = self.hidden_states(steps, batch)?;
-        let log_probs = |targets| steps.log_probs(&hidden, &self.weights.unembedding, targets);
-        Ok(Outputs {
-            sums: steps.sums(&hidden, lengths)?,
-            log_probs: targets.map(log_probs).transpose()?,
-        })
+        hidden: &S::Rows,
+    ) -> Result<Vec<f32>> {
+        let (mut rows, mut targets, mut first) = (Vec::new(), Vec::new(), 0);
+        for read in &batch.reads {
+            rows.extend((first..).take(read.targets.len()));
+            targets.extend_from_slice(&read.targets);
+            first += read.tokens.len() as u32;
+        }
+        let at_once = (LOGIT_VALUES / self.config.vocab_size).max(1);
+        let mut log_probs = Vec::with_capacity(targets.len());
+        for (rows, targets) in rows.chunks(at_once).zip(targets.chunks(at_once)) {
+            let hidden = steps.select(hidden, rows)?;
+            let logits = steps.linear(&hidden, &self.weights.unembedding)?;
+            log_probs.extend(steps.log_probs(logits, targets)?);
+        }
+        Ok(log_probs)
     }
 
+    /// The hidden states after the final norm of all tokens that are read, in the reads' order.
     fn hidden_states<S: Steps>(&self, steps: &S, batch: &PackedBatch) -> Result<S::Rows> {
         let mut hidden = steps.embed(&self.weights.embedding, &batch.tokens)?;
         let angles = self.ropes.iter().map(|rope| steps.angles(rope.at(batch)));
         let angles = angles.collect::<Result<Vec<_>>>()?;
-        for (block, layer) in self.weights.blocks.iter().zip(&self.config.layers) {
+        let mut queries = Queries::all(batch);
+        let last_layer = self.config.layers.len() - 1;
+        let layers = self.weights.blocks.iter().zip(&self.config.layers);
+        for (number, (block, layer)) in layers.enumerate() {
             let heads = Heads {
                 query_norm: block.query_norm.as_ref(),
                 key_norm: block.key_norm.as_ref(),
@@ -218,12 +304,13 @@ impl Decoder {
                 cap: self.config.attention_cap,
                 window: layer.sliding_window,
             };
-            let of_normed = |rows: &S::Rows, norm: Option<&Norm>, linear: &Linear| match norm {
-                None => steps.linear(rows, linear),
-                Some(norm) => steps.linear(&steps.normed(rows, norm)?, linear),
-            };
-            let qkv = of_normed(&hidden, block.attention_norm.as_ref(), &block.qkv)?;
-            let attended = steps.attend(qkv, &batch.segments, heads, attention)?;
+            let qkv = of_normed(steps, &hidden, block.attention_norm.as_ref(), &block.qkv)?;
+            if number == last_layer {
+                // Of the last block only what is read matters.
+                queries = Queries::read(batch);
+                hidden = steps.select(&hidden, &queries.tokens())?;
+            }
+            let attended = steps.attend(qkv, &batch.segments, &queries.0, heads, attention)?;
             let attended = steps.linear(&attended, &block.output)?;
             let after = steps.sum(&hidden, attended, block.attention_post_norm.as_ref())?;
             let read_by_mlp = if self.config.parallel_residual {
@@ -231,24 +318,60 @@ impl Decoder {
             } else {
                 &after
             };
-            let up = of_normed(read_by_mlp, block.mlp_norm.as_ref(), &block.up)?;
-            let down = steps.linear(&steps.activated(up)?, &block.down)?;
+            let down = self.mlp(steps, block, read_by_mlp, queries.len())?;
             hidden = steps.sum(&after, down, block.mlp_post_norm.as_ref())?;
         }
-        let hidden = steps.select(&hidden, &batch.outputs)?;
+        let mut row_of = vec![0; batch.tokens.len()];
+        for (row, token) in (0..).zip(queries.tokens()) {
+            row_of[token as usize] = row;
+        }
+        let read = batch.reads.iter().flat_map(|read| &read.tokens);
+        let read: Vec<u32> = read.map(|token| row_of[*token as usize]).collect();
+        let hidden = steps.select(&hidden, &read)?;
         steps.normed(&hidden, &self.weights.final_norm)
+    }
+
+    /// What the MLP adds to rows, of which so many at a time are widened that memory stays bounded.
+    fn mlp<S: Steps>(
+        &self,
+        steps: &S,
+        block: &Block,
+        rows: &S::Rows,
+        count: usize,
+    ) -> Result<S::Rows> {
+        let of_rows = |rows: &S::Rows| {
+            let up = of_normed(steps, rows, block.mlp_norm.as_ref(), &block.up)?;
+            steps.linear(&steps.activated(up)?, &block.down)
+        };
+        let at_once = self.config.mlp_rows();
+        if count <= at_once {
+            return of_rows(rows);
+        }
+        let firsts = (0..count).step_by(at_once);
+        let parts = firsts.map(|first| {
+            let part = steps.part(rows, first..count.min(first + at_once))?;
+            of_rows(&part)
+        });
+        steps.stack(parts.collect::<Result<Vec<_>>>()?)
+    }
+}
+
+fn of_normed<S: Steps>(
+    steps: &S,
+    rows: &S::Rows,
+    norm: Option<&Norm>,
+    linear: &Linear,
+) -> Result<S::Rows> {
+    match norm {
+        None => steps.linear(rows, linear),
+        Some(norm) => steps.linear(&steps.normed(rows, norm)?, linear),
     }
 }
 
 #[cfg(test)]
 impl Decoder {
     /// As [`Self::run`], by the steps that other devices take.
-    pub fn run_by_tensors(
-        &self,
-        batch: &PackedBatch,
-        lengths: &[usize],
-        targets: Option<&[u32]>,
-    ) -> Result<Outputs> {
-        self.run_by(&self.tensors(), batch, lengths, targets)
+    pub fn run_by_tensors(&self, batch: &PackedBatch) -> Result<Vec<Output>> {
+        self.run_by(&self.tensors(), batch)
     }
 }

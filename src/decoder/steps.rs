@@ -1,5 +1,7 @@
 //! The steps of a forward pass, which each kind of device takes its own way.
 
+use std::ops::Range;
+
 use candle_core::{Result, Tensor};
 
 use super::attention::{Attention, Segment};
@@ -26,11 +28,13 @@ pub(super) trait Steps {
     fn linear(&self, rows: &Self::Rows, linear: &Linear) -> Result<Self::Rows>;
 
     /// Attention within the segments, from query, key and value projections that were not clipped,
-    /// normed or rotated yet.
+    /// normed or rotated yet. The rows that it gives are those of `queries`, one range of tokens for
+    /// each segment, one after another.
     fn attend(
         &self,
         qkv: Self::Rows,
         segments: &[Segment],
+        queries: &[Range<usize>],
         heads: Heads<Self::Angles>,
         attention: Attention,
     ) -> Result<Self::Rows>;
@@ -45,16 +49,17 @@ pub(super) trait Steps {
     /// Some of the rows.
     fn select(&self, rows: &Self::Rows, which: &[u32]) -> Result<Self::Rows>;
 
+    /// Consecutive rows.
+    fn part(&self, rows: &Self::Rows, range: Range<usize>) -> Result<Self::Rows>;
+
+    /// Rows one below the other.
+    fn stack(&self, parts: Vec<Self::Rows>) -> Result<Self::Rows>;
+
     /// Rows reduced: so many for each of the results, one after another.
     fn sums(&self, rows: &Self::Rows, lengths: &[usize]) -> Result<Vec<Sums>>;
 
-    /// `ln p(target)` at each row, nats.
-    fn log_probs(
-        &self,
-        rows: &Self::Rows,
-        unembedding: &Linear,
-        targets: &[u32],
-    ) -> Result<Vec<f32>>;
+    /// `ln p(target)` at each row of logits, nats.
+    fn log_probs(&self, logits: Self::Rows, targets: &[u32]) -> Result<Vec<f32>>;
 }
 
 /// What becomes of a block's queries and keys before they meet.
@@ -68,7 +73,7 @@ pub(super) struct Heads<'a, A> {
 
 /// Hidden states, reduced.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sums {
+pub(super) struct Sums {
     /// Their sum, length `d`.
     pub sum: Vec<f64>,
     /// The last of them, length `d`.

@@ -46,17 +46,17 @@ fn bounded_layers(layers: usize) -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-    use std::sync::atomic::AtomicBool;
-
     use candle_core::{DType, Device};
     use candle_nn::Activation;
+    use std::path::Path;
 
     use super::*;
     use crate::decoder::{Decoder, DecoderConfig, Matrix, Weights};
-    use crate::engine::{Embedding, Engine, Group, pack};
+    use crate::engine::{Embedding, Group};
     use crate::gguf::Gguf;
     use crate::model_directory::ModelDirectory;
+    use crate::packing::pack;
+    use crate::scheduler::Replica;
     use crate::score;
     use crate::sequence::Sequence;
     use crate::weights::Target;
@@ -76,7 +76,7 @@ mod tests {
         let pair = |prompt, plus, minus| {
             let sequences =
                 [(plus, 1), (minus, 2)].map(|(n, seed)| sequence(prompt, prompt + n, seed));
-            Group::new(sequences.into(), long_from)
+            Group::new(sequences.into(), Some(1), long_from)
         };
         vec![pair(3, 5, 4), pair(20, 12, 9), pair(40, 30, 2)]
     }
@@ -86,21 +86,14 @@ mod tests {
     fn scores(config: DecoderConfig, weights: Weights) -> Vec<(f64, f64)> {
         let pairs = pairs(config.long_from());
         let decoder = Decoder::new(config, weights, Device::Cpu);
-        let engine = Engine {
-            decoder: &decoder,
-            end_token: Some(1),
-            cancelled: &AtomicBool::new(false),
-            finished: &|_| {},
-        };
         let norm = |embedding: &Embedding| {
             let squares = embedding.sum.iter().map(|value| value * value);
             squares.sum::<f64>().sqrt()
         };
-        let scored = engine.run(&pairs).unwrap();
+        let scored = decoder.forward(&pairs.iter().collect::<Vec<_>>()).unwrap();
         scored
             .into_iter()
             .flat_map(|embeddings| {
-                let embeddings = embeddings.unwrap();
                 let ches = score::ches(&embeddings[0], &embeddings[1]);
                 let (plus, minus) = (norm(&embeddings[0]), norm(&embeddings[1]));
                 let log_prob = embeddings[0].log_prob.unwrap();
@@ -146,34 +139,22 @@ mod tests {
                 let config = config_from_hub(&directory).unwrap();
                 let weights = weights_from_hub(&directory, &config, &target).unwrap();
                 let groups = pairs(config.long_from());
-                let batch = pack(&groups);
-                let sequences = groups.iter().flat_map(|group| &group.sequences);
-                let lengths: Vec<usize> = sequences.map(|s| s.contexts().len()).collect();
-                let targets = vec![7; batch.outputs.len()];
+                let long_from = config.long_from();
+                let batch = pack(&groups.iter().collect::<Vec<_>>(), long_from);
                 let decoder = Decoder::new(config, weights, Device::Cpu);
-                let ours = decoder.run(&batch, &lengths, Some(&targets)).unwrap();
-                let theirs = decoder
-                    .run_by_tensors(&batch, &lengths, Some(&targets))
-                    .unwrap();
-                assert_eq!(ours.sums.len(), 6);
-                for (a, b) in ours.sums.iter().zip(&theirs.sums) {
+                let ours = decoder.run(&batch).unwrap();
+                let theirs = decoder.run_by_tensors(&batch).unwrap();
+                assert_eq!((ours.len(), theirs.len()), (6, 6));
+                for ((a, b), read) in ours.iter().zip(&theirs).zip(&batch.reads) {
                     let differences = a.sum.iter().zip(&b.sum).map(|(a, b)| (a - b) * (a - b));
                     let squares = a.sum.iter().map(|a| a * a).sum::<f64>();
                     let difference = (differences.sum::<f64>() / squares).sqrt();
                     assert!(difference < bound, "{family}, {dtype:?}: {difference}");
                     assert_eq!(a.last.len(), b.last.len());
+                    let difference = (a.log_prob.unwrap() - b.log_prob.unwrap()).abs();
+                    let bound = 10.0 * bound * read.targets.len() as f64;
+                    assert!(difference < bound, "{family}, {dtype:?}: {difference}");
                 }
-                let (ours, theirs) = (ours.log_probs.unwrap(), theirs.log_probs.unwrap());
-                assert_eq!(ours.len(), batch.outputs.len());
-                let differences = ours
-                    .iter()
-                    .zip(&theirs)
-                    .map(|(a, b)| f64::from((a - b).abs()));
-                let difference = differences.sum::<f64>() / ours.len() as f64;
-                assert!(
-                    difference < 10.0 * bound,
-                    "{family}, {dtype:?}: {difference}"
-                );
             }
         }
     }

@@ -96,11 +96,17 @@ pub struct ChesSettings {
     pub max_length: usize,
     /// Key `prompt_format`.
     pub prompt_format: PromptFormat,
+    /// Tokens that one forward pass computes at most, unless a single row has more; 0 is chosen for
+    /// the device. Key `batch_tokens`.
+    pub batch_tokens: usize,
     /// Key `on_error`.
     pub on_error: OnError,
     /// Bytes of scores that are kept in this process, shared by queries; 0 keeps none. Key
     /// `memo_bytes`.
     pub memo_bytes: usize,
+    /// Bytes that the activations of one forward pass may take; 0 is chosen for the machine. Key
+    /// `memory_limit`.
+    pub memory_limit: usize,
 }
 
 impl Default for ChesSettings {
@@ -112,13 +118,15 @@ impl Default for ChesSettings {
             dtype: ModelDtype::default(),
             max_length: 0,
             prompt_format: PromptFormat::default(),
+            batch_tokens: 0,
             on_error: OnError::default(),
             memo_bytes: 256 << 20,
+            memory_limit: 0,
         }
     }
 }
 
-const KEYS: [(&str, &str); 8] = [
+const KEYS: [(&str, &str); 10] = [
     (
         "model",
         "The language model: a directory, a .gguf file, or a URL (s3, gs, az, http, https, hf)",
@@ -138,12 +146,20 @@ const KEYS: [(&str, &str); 8] = [
         "chat, raw or auto: chat where there is a template",
     ),
     (
+        "batch_tokens",
+        "Tokens that one forward pass computes at most; 0: chosen for the device",
+    ),
+    (
         "on_error",
         "fail: a row error fails the query; null: its scores are NULL",
     ),
     (
         "memo_bytes",
         "Bytes of scores that are kept in this process, shared by queries; 0: none",
+    ),
+    (
+        "memory_limit",
+        "Bytes for the activations of one forward pass; 0: chosen for the machine",
     ),
 ];
 
@@ -170,8 +186,10 @@ impl ChesSettings {
             "dtype" => self.dtype = word(key, value)?,
             "max_length" => self.max_length = number(key, value)?,
             "prompt_format" => self.prompt_format = word(key, value)?,
+            "batch_tokens" => self.batch_tokens = number(key, value)?,
             "on_error" => self.on_error = word(key, value)?,
             "memo_bytes" => self.memo_bytes = number(key, value)?,
+            "memory_limit" => self.memory_limit = number(key, value)?,
             _ => {
                 let keys = KEYS.map(|(key, _)| key).join(", ");
                 return Err(DataFusionError::Configuration(format!(
@@ -190,8 +208,10 @@ impl ChesSettings {
             "dtype" => Some(self.dtype.word().into()),
             "max_length" => Some(self.max_length.to_string()),
             "prompt_format" => Some(self.prompt_format.word().into()),
+            "batch_tokens" => Some(self.batch_tokens.to_string()),
             "on_error" => Some(self.on_error.word().into()),
             "memo_bytes" => Some(self.memo_bytes.to_string()),
+            "memory_limit" => Some(self.memory_limit.to_string()),
             _ => None,
         }
     }

@@ -233,8 +233,10 @@ async fn settings_travel() {
         ("dtype", "bf16"),
         ("max_length", "512"),
         ("prompt_format", "chat"),
+        ("batch_tokens", "2048"),
         ("on_error", "null"),
         ("memo_bytes", "1000"),
+        ("memory_limit", "1000000"),
     ];
     let ctx = fake_scorer::session();
     for (key, value) in sets {

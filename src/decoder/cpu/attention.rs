@@ -27,8 +27,10 @@ pub struct Heads<'a> {
 struct Tile<'a> {
     segment: &'a Segment,
     head: usize,
-    /// Which of the segment's own tokens.
+    /// Which of the segment's own tokens, counted from its first.
     queries: Range<usize>,
+    /// The row of the result that belongs to the first of them.
+    first_row: usize,
 }
 
 impl<'a> Heads<'a> {
@@ -43,34 +45,36 @@ impl<'a> Heads<'a> {
         View::new(first, tokens.len(), width, stride)
     }
 
-    /// `(tokens, heads · head_dim)`.
-    pub fn attend(self, segments: &[Segment], attention: Attention) -> Vec<f32> {
-        let tiles: Vec<Tile> = segments
-            .iter()
-            .flat_map(|segment| {
-                let tokens = segment.own.len();
-                let firsts = (0..tokens).step_by(QUERY_TILE);
-                firsts.flat_map(move |first| {
-                    let queries = first..tokens.min(first + QUERY_TILE);
-                    (0..self.heads).map(move |head| Tile {
-                        segment,
-                        head,
-                        queries: queries.clone(),
-                    })
-                })
-            })
-            .collect();
+    /// Attention of some of each segment's tokens, `wanted`: `(their number, heads · head_dim)`.
+    pub fn attend(
+        self,
+        segments: &[Segment],
+        wanted: &[Range<usize>],
+        attention: Attention,
+    ) -> Vec<f32> {
+        let mut tiles = Vec::new();
+        let mut rows = 0;
+        for (segment, wanted) in segments.iter().zip(wanted) {
+            for first in wanted.clone().step_by(QUERY_TILE) {
+                let end = wanted.end.min(first + QUERY_TILE);
+                tiles.extend((0..self.heads).map(|head| Tile {
+                    segment,
+                    head,
+                    queries: first - segment.own.start..end - segment.own.start,
+                    first_row: rows,
+                }));
+                rows += end - first;
+            }
+        }
         let outputs: Vec<Vec<f32>> = tiles
             .par_iter()
             .map(|tile| self.attend_tile(tile, attention))
             .collect();
-        let tokens = self.qkv.len() / self.row_width();
         let width = self.heads * self.head_dim;
-        let mut attended = vec![0.0; tokens * width];
+        let mut attended = vec![0.0; rows * width];
         for (tile, output) in tiles.iter().zip(outputs) {
-            let first = tile.segment.own.start + tile.queries.start;
             for (at, row) in output.chunks_exact(self.head_dim).enumerate() {
-                let start = (first + at) * width + tile.head * self.head_dim;
+                let start = (tile.first_row + at) * width + tile.head * self.head_dim;
                 attended[start..start + self.head_dim].copy_from_slice(row);
             }
         }
@@ -78,30 +82,34 @@ impl<'a> Heads<'a> {
     }
 
     fn attend_tile(&self, tile: &Tile, attention: Attention) -> Vec<f32> {
-        let Segment { own, prefix, .. } = tile.segment;
+        let Segment { own, context, .. } = tile.segment;
         let count = tile.queries.len();
-        // Keys are numbered from the prefix on. The first query's window begins before the others'.
-        let visible = prefix.len() + tile.queries.end;
-        let first_own = prefix.len() + tile.queries.start;
+        // Keys are numbered as in the sequence. The first query's window begins before the others'.
+        let before: usize = context.iter().map(Range::len).sum();
+        let visible = before + tile.queries.end;
+        let first_own = before + tile.queries.start;
         let skipped = attention
             .window
             .map_or(0, |w| (first_own + 1).saturating_sub(w));
-        let keys = skipped..visible;
-        let in_prefix = keys.start.min(prefix.len())..prefix.len();
-        let in_own = keys.start.max(prefix.len()) - prefix.len()..visible - prefix.len();
-        let parts = [
-            prefix.start + in_prefix.start..prefix.start + in_prefix.end,
-            own.start + in_own.start..own.start + in_own.end,
-        ];
+        let seen = own.start..own.start + tile.queries.end;
+        let mut parts = Vec::with_capacity(context.len() + 1);
+        let mut unseen = skipped;
+        for part in context.iter().chain([&seen]) {
+            let start = part.start + unseen.min(part.len());
+            unseen -= start - part.start;
+            if start < part.end {
+                parts.push(start..part.end);
+            }
+        }
         let group = self.heads / self.kv_heads;
         let key_head = self.heads + tile.head / group;
         let queries = own.start + tile.queries.start..own.start + tile.queries.end;
         let queries = self.view(tile.head, queries);
 
-        let width = keys.len();
+        let width = visible - skipped;
         let mut scores = vec![0.0; count * width];
         let mut column = 0;
-        for part in parts.clone().into_iter().filter(|part| !part.is_empty()) {
+        for part in parts.iter().cloned() {
             let length = part.len();
             let out = ViewMut::new(&mut scores[column..], count, length, width);
             let keys = self.view(key_head, part);
@@ -122,7 +130,7 @@ impl<'a> Heads<'a> {
         );
         let mut output = vec![0.0; count * self.head_dim];
         let mut column = 0;
-        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+        for part in parts {
             let length = part.len();
             let weights = View::new(&scores[column..], count, length, width);
             let out = ViewMut::new(&mut output, count, self.head_dim, self.head_dim);

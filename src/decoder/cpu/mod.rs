@@ -7,6 +7,8 @@ mod rows;
 mod softmax;
 mod vectorised;
 
+use std::ops::Range;
+
 use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
 use candle_nn::Activation;
 use half::{bf16, f16};
@@ -133,6 +135,7 @@ impl Steps for Cpu<'_> {
         &self,
         mut qkv: Rows,
         segments: &[Segment],
+        wanted: &[Range<usize>],
         with: steps::Heads<Table>,
         attention: Attention,
     ) -> Result<Rows> {
@@ -165,7 +168,7 @@ impl Steps for Cpu<'_> {
             head_dim,
         };
         Ok(Rows {
-            values: heads_of.attend(segments, attention),
+            values: heads_of.attend(segments, wanted, attention),
             width: heads * head_dim,
         })
     }
@@ -192,6 +195,18 @@ impl Steps for Cpu<'_> {
         Ok(Rows { values, width })
     }
 
+    fn part(&self, rows: &Rows, range: Range<usize>) -> Result<Rows> {
+        let width = rows.width;
+        let values = rows.values[range.start * width..range.end * width].to_vec();
+        Ok(Rows { values, width })
+    }
+
+    fn stack(&self, parts: Vec<Rows>) -> Result<Rows> {
+        let width = parts.first().map_or(1, |part| part.width);
+        let values = parts.into_iter().flat_map(|part| part.values).collect();
+        Ok(Rows { values, width })
+    }
+
     fn sums(&self, rows: &Rows, lengths: &[usize]) -> Result<Vec<Sums>> {
         let mut rest = rows.values.chunks_exact(rows.width);
         let sums = lengths.iter().map(|length| {
@@ -210,26 +225,10 @@ impl Steps for Cpu<'_> {
         Ok(sums.collect())
     }
 
-    fn log_probs(&self, rows: &Rows, unembedding: &Linear, targets: &[u32]) -> Result<Vec<f32>> {
-        let vocab_size = self.config.vocab_size;
-        let at_once = (super::LOGIT_VALUES / vocab_size).max(1);
-        let mut log_probs = Vec::with_capacity(targets.len());
-        let hidden = rows.values.chunks(at_once * rows.width);
-        for (hidden, targets) in hidden.zip(targets.chunks(at_once)) {
-            let hidden = Rows {
-                values: hidden.to_vec(),
-                width: rows.width,
-            };
-            let mut logits = self.linear(&hidden, unembedding)?;
-            let cap = self.config.logit_cap;
-            log_probs.extend(rows::log_probs(
-                &mut logits.values,
-                vocab_size,
-                cap,
-                targets,
-            ));
-        }
-        Ok(log_probs)
+    fn log_probs(&self, mut logits: Rows, targets: &[u32]) -> Result<Vec<f32>> {
+        let cap = self.config.logit_cap;
+        let width = logits.width;
+        Ok(rows::log_probs(&mut logits.values, width, cap, targets))
     }
 }
 

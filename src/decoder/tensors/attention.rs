@@ -1,5 +1,7 @@
 //! Causal attention over packed segments, tile by tile.
 
+use std::ops::Range;
+
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
@@ -9,7 +11,7 @@ use crate::decoder::attention::{Attention, Segment};
 /// after its last query are never looked at.
 const QUERY_TILE: usize = 256;
 
-/// Attention of each segment, shape `(tokens, heads · head_dim)`.
+/// Attention of some of each segment's tokens, `wanted`, shape `(their number, heads · head_dim)`.
 ///
 /// `queries` is `(tokens, heads, head_dim)`, `keys` and `values` `(tokens, kv_heads, head_dim)`;
 /// consecutive query heads share a key and value head. Scores and weights are formed in f32.
@@ -18,23 +20,27 @@ pub(super) fn attend(
     keys: &Tensor,
     values: &Tensor,
     segments: &[Segment],
+    wanted: &[Range<usize>],
     attention: Attention,
 ) -> Result<Tensor> {
     let (_, heads, head_dim) = queries.dims3()?;
     let kv_heads = keys.dim(1)?;
     let group = heads / kv_heads;
     let mut outputs = Vec::new();
-    for segment in segments {
+    for (segment, wanted) in segments.iter().zip(wanted) {
+        if wanted.is_empty() {
+            continue;
+        }
         // (kv_heads, context, head_dim)
         let keys = context(keys, segment)?.transpose(0, 1)?.contiguous()?;
         let values = context(values, segment)?.transpose(0, 1)?.contiguous()?;
-        let prefix = segment.prefix.len();
-        for first in (0..segment.own.len()).step_by(QUERY_TILE) {
-            let count = QUERY_TILE.min(segment.own.len() - first);
-            let visible = prefix + first + count;
+        let before: usize = segment.context.iter().map(Range::len).sum();
+        for first in wanted.clone().step_by(QUERY_TILE) {
+            let count = QUERY_TILE.min(wanted.end - first);
+            let visible = before + first - segment.own.start + count;
             // Rows of a key head: every query head of its group, every query of the tile.
             let queries = queries
-                .narrow(0, segment.own.start + first, count)?
+                .narrow(0, first, count)?
                 .reshape((count, kv_heads, group, head_dim))?
                 .permute((1, 2, 0, 3))?
                 .contiguous()?
@@ -59,14 +65,11 @@ pub(super) fn attend(
     Tensor::cat(&outputs, 0)
 }
 
-/// What a segment attends to: its prefix and itself.
+/// What a segment attends to: its context and itself.
 fn context(packed: &Tensor, segment: &Segment) -> Result<Tensor> {
-    let own = packed.narrow(0, segment.own.start, segment.own.len())?;
-    if segment.prefix.is_empty() {
-        return Ok(own);
-    }
-    let prefix = packed.narrow(0, segment.prefix.start, segment.prefix.len())?;
-    Tensor::cat(&[prefix, own], 0)
+    let parts = segment.context.iter().chain([&segment.own]);
+    let parts = parts.map(|part| packed.narrow(0, part.start, part.len()));
+    Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)
 }
 
 /// Zero where the query may look, negative infinity elsewhere. The tile's last query is that of the

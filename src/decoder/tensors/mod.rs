@@ -3,6 +3,8 @@
 
 mod attention;
 
+use std::ops::Range;
+
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::ops::{layer_norm, rms_norm};
 use candle_nn::rotary_emb::rope_thd;
@@ -107,6 +109,7 @@ impl Steps for Tensors<'_> {
         &self,
         qkv: Tensor,
         segments: &[Segment],
+        wanted: &[Range<usize>],
         with: Heads<Angles>,
         attention: Attention,
     ) -> Result<Tensor> {
@@ -138,7 +141,7 @@ impl Steps for Tensors<'_> {
         let queries = prepared(0, heads, with.query_norm)?;
         let keys = prepared(heads, kv_heads, with.key_norm)?;
         let values = part(heads + kv_heads, kv_heads)?.reshape((tokens, kv_heads, head_dim))?;
-        attention::attend(&queries, &keys, &values, segments, attention)
+        attention::attend(&queries, &keys, &values, segments, wanted, attention)
     }
 
     fn activated(&self, up: Tensor) -> Result<Tensor> {
@@ -163,6 +166,14 @@ impl Steps for Tensors<'_> {
         rows.index_select(&Tensor::new(which, self.device)?, 0)
     }
 
+    fn part(&self, rows: &Tensor, range: Range<usize>) -> Result<Tensor> {
+        rows.narrow(0, range.start, range.len())
+    }
+
+    fn stack(&self, parts: Vec<Tensor>) -> Result<Tensor> {
+        Tensor::cat(&parts, 0)
+    }
+
     fn sums(&self, rows: &Tensor, lengths: &[usize]) -> Result<Vec<Sums>> {
         let mut first = 0;
         let (mut sums, mut lasts) = (Vec::new(), Vec::new());
@@ -184,18 +195,10 @@ impl Steps for Tensors<'_> {
         Ok(sums.into_iter().zip(lasts).map(of_one).collect())
     }
 
-    fn log_probs(&self, rows: &Tensor, unembedding: &Linear, targets: &[u32]) -> Result<Vec<f32>> {
-        let at_once = (super::LOGIT_VALUES / self.config.vocab_size).max(1);
-        let mut log_probs = Vec::with_capacity(targets.len());
-        for (chunk, targets) in targets.chunks(at_once).enumerate() {
-            let rows = rows.narrow(0, chunk * at_once, targets.len())?;
-            let logits = self.linear(&rows, unembedding)?.to_dtype(DType::F32)?;
-            let logits = attention::soft_cap(logits, self.config.logit_cap)?;
-            let targets = Tensor::new(targets, self.device)?.unsqueeze(1)?;
-            let of_targets = logits.gather(&targets, 1)?.squeeze(1)?;
-            let log_prob = (of_targets - logits.log_sum_exp(D::Minus1)?)?;
-            log_probs.extend(log_prob.to_vec1::<f32>()?);
-        }
-        Ok(log_probs)
+    fn log_probs(&self, logits: Tensor, targets: &[u32]) -> Result<Vec<f32>> {
+        let logits = attention::soft_cap(logits.to_dtype(DType::F32)?, self.config.logit_cap)?;
+        let targets = Tensor::new(targets, self.device)?.unsqueeze(1)?;
+        let of_targets = logits.gather(&targets, 1)?.squeeze(1)?;
+        (of_targets - logits.log_sum_exp(D::Minus1)?)?.to_vec1()
     }
 }

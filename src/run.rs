@@ -1,0 +1,382 @@
+//! One call of the scorer: its rows are rendered, tokenized, looked up, queued, and made scores of.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use ches_udfs::{
+    Argument, Job, Needs, PairScores, PreferencePair, PromptedResponse, ResponseEmbedding,
+    ResponseScores, RowError, ScorerError, Text,
+};
+
+use crate::budget::Budget;
+use crate::engine::{Embedding, Group};
+use crate::format::Format;
+use crate::from_settings::{format, open_model, other, setting};
+use crate::memo::{Key, Memo, ModelScores, Similarities};
+use crate::model::Model;
+use crate::observer::Observer;
+use crate::scheduler::{Answer, Cancelled};
+use crate::score;
+use crate::scorer::EncodedPair;
+use crate::sequence::{Encoder, EncodingError, Sequence};
+
+/// What becomes of a row.
+pub type RowResult<S> = Result<S, RowError>;
+
+/// A model under the settings and needs of one call.
+pub struct Run<'a> {
+    model: Arc<Model>,
+    memo: &'a Memo,
+    format: Format,
+    max_length: usize,
+    job: &'a Job,
+    cancelled: &'a Arc<AtomicBool>,
+    observer: &'a dyn Observer,
+}
+
+impl<'a> Run<'a> {
+    /// Opens the model, unless it is the one in `slot`.
+    pub fn new(
+        slot: &Mutex<Option<Arc<Model>>>,
+        memo: &'a Memo,
+        job: &'a Job,
+        cancelled: &'a Arc<AtomicBool>,
+        observer: &'a dyn Observer,
+    ) -> Result<Self, ScorerError> {
+        let settings = &job.settings;
+        let model = open_model(slot, settings)?;
+        let limit = model.config().max_positions;
+        let max_length = match settings.max_length {
+            0 => limit,
+            length if length <= limit => length,
+            length => {
+                return Err(setting(
+                    "max_length",
+                    format!("{length} is above the model's limit of {limit} tokens"),
+                ));
+            }
+        };
+        Ok(Self {
+            format: format(&model, settings)?,
+            model,
+            memo,
+            max_length,
+            job,
+            cancelled,
+            observer,
+        })
+    }
+
+    /// Scores preference pairs.
+    pub fn pairs(
+        &self,
+        rows: &[PreferencePair],
+    ) -> Result<Vec<RowResult<PairScores>>, ScorerError> {
+        let arguments = [Argument::Chosen, Argument::Rejected];
+        let encoded = rows
+            .iter()
+            .map(|pair| self.encode(&pair.prompt, [&pair.chosen, &pair.rejected], arguments));
+        self.score(encoded.collect(), pair_model_scores, |row, scores| {
+            pair_scores(self.job.needs, row, scores)
+        })
+    }
+
+    /// Scores prompted responses.
+    pub fn responses(
+        &self,
+        rows: &[PromptedResponse],
+    ) -> Result<Vec<RowResult<ResponseScores>>, ScorerError> {
+        let encoded = rows
+            .iter()
+            .map(|row| self.encode(&row.prompt, [&row.response], [Argument::Response]));
+        self.score(encoded.collect(), response_model_scores, response_scores)
+    }
+
+    fn encoder(&self) -> Encoder<'_> {
+        Encoder {
+            tokenizer: &self.model.tokenizer,
+            format: &self.format,
+            max_length: self.max_length,
+        }
+    }
+
+    /// What the model is shown of a pair.
+    pub fn show(&self, pair: &PreferencePair) -> RowResult<EncodedPair> {
+        let encoder = self.encoder();
+        let error = row_error([Argument::Chosen, Argument::Rejected]);
+        let rendered = encoder
+            .render(&pair.prompt, &[&pair.chosen, &pair.rejected])
+            .map_err(error)?;
+        let sequences = encoder.tokenize(&rendered).map_err(error)?;
+        Ok(EncodedPair {
+            texts: [0, 1].map(|at| format!("{}{}", rendered.prompt, rendered.responses[at])),
+            prompt_text: rendered.prompt,
+            prompt_tokens: sequences[0].prompt_tokens,
+            ids: [0, 1].map(|at| sequences[at].ids.clone()),
+            end_token: self.format.end_token(&self.model.tokenizer).ok(),
+        })
+    }
+
+    fn encode<const N: usize>(
+        &self,
+        prompt: &Text,
+        responses: [&Text; N],
+        arguments: [Argument; N],
+    ) -> RowResult<Encoded> {
+        let sequences = self
+            .encoder()
+            .encode(prompt, &responses)
+            .map_err(row_error(arguments))?;
+        let no_score = sequences
+            .iter()
+            .zip(arguments)
+            .find_map(|(sequence, argument)| {
+                sequence.no_score(&argument.to_string(), self.max_length)
+            });
+        Ok(Encoded {
+            sequences,
+            no_score,
+        })
+    }
+
+    /// Runs the model over the rows that need it and that nobody ran it over before. `keep` is
+    /// what is kept of a row's embeddings, `finish` makes its scores of that.
+    fn score<S>(
+        &self,
+        rows: Vec<RowResult<Encoded>>,
+        keep: impl Fn(&Encoded, &[Embedding], Needs) -> RowResult<ModelScores>,
+        finish: impl Fn(&Encoded, Option<ModelScores>) -> RowResult<S>,
+    ) -> Result<Vec<RowResult<S>>, ScorerError> {
+        let needs = self.job.needs;
+        let metrics = &self.job.metrics;
+        for row in rows.iter().flatten() {
+            metrics.tokens.add(tokens(&row.sequences));
+            let is_truncated = row.sequences.iter().any(|sequence| sequence.truncated);
+            metrics.truncated_rows.add(is_truncated.into());
+        }
+        let runs_model = |row: &Encoded| needs.intersects(Needs::MODEL) && row.no_score.is_none();
+        let running: Vec<&Encoded> = rows
+            .iter()
+            .flatten()
+            .filter(|row| runs_model(row))
+            .collect();
+        let end_token = self.format.end_token(&self.model.tokenizer);
+        let compute = |at: &[usize], computed: &mut dyn FnMut(usize, RowResult<ModelScores>)| {
+            let rows: Vec<&Encoded> = at.iter().map(|at| running[*at]).collect();
+            self.compute(&rows, end_token.clone(), |at, embeddings| {
+                computed(at, embeddings.and_then(|of| keep(rows[at], &of, needs)));
+            })
+        };
+        let scores = match self.job.settings.memo_bytes {
+            0 => {
+                let mut scores = vec![None; running.len()];
+                let all: Vec<usize> = (0..running.len()).collect();
+                compute(&all, &mut |at, result| scores[at] = Some(result))?;
+                scores.into_iter().flatten().collect()
+            }
+            most_bytes => {
+                let (fingerprint, dtype) = (self.model.fingerprint(), self.model.dtype());
+                let of_model = format!("{fingerprint} {}", dtype.as_str());
+                let end_token = end_token.clone().ok();
+                let key = |row: &&Encoded| Key::new(&of_model, end_token, &row.sequences);
+                let keys: Vec<Key> = running.iter().map(key).collect();
+                let (scores, remembered) = self.memo.scores(
+                    &keys,
+                    needs,
+                    most_bytes,
+                    self.cancelled,
+                    || other(Cancelled),
+                    compute,
+                )?;
+                metrics.memo_hits.add(remembered);
+                self.observer.remembered(remembered);
+                scores
+            }
+        };
+        let mut scores = scores.into_iter();
+        let finished = rows.iter().map(|row| {
+            let row = row.as_ref().map_err(RowError::clone)?;
+            let scores = runs_model(row).then(|| scores.next()).flatten();
+            if scores.is_none() {
+                self.observer.scored(1, tokens(&row.sequences));
+            }
+            finish(row, scores.transpose()?)
+        });
+        Ok(finished.collect())
+    }
+
+    /// Has rows computed, and calls `computed` with each as it comes, in any order.
+    fn compute(
+        &self,
+        rows: &[&Encoded],
+        end_token: Result<u32, String>,
+        mut computed: impl FnMut(usize, RowResult<Vec<Embedding>>),
+    ) -> Result<(), ScorerError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let end_token = if self.job.needs.contains(Needs::LOG_PROBS) {
+            Some(end_token.map_err(|reason| setting("model", reason))?)
+        } else {
+            None
+        };
+        let scheduler = self.model.scheduler();
+        let scheduler = scheduler.map_err(|error| setting("model", error.to_string()))?;
+        let budget = Budget::of(&self.model, &self.job.settings);
+        let long_from = self.model.config().long_from();
+        let (mut groups, mut numbers) = (Vec::new(), Vec::new());
+        for (number, row) in rows.iter().enumerate() {
+            let group = Group::new(row.sequences.clone(), end_token, long_from);
+            let of_group = group.tokens();
+            if of_group > budget.row_tokens {
+                self.observer.scored(1, tokens(&row.sequences));
+                let reason = format!(
+                    "its {of_group} tokens are more than memory allows at once, {} \
+                     (ches.memory_limit, ches.max_length)",
+                    budget.row_tokens
+                );
+                computed(number, Err(RowError::of_row(reason)));
+            } else {
+                groups.push(group);
+                numbers.push(number);
+            }
+        }
+        let answered = |answer: Answer| {
+            self.job.metrics.model_time.add_duration(answer.model_time);
+            self.observer.scored(1, tokens(&answer.group.sequences));
+            let of_model = |error| RowError::of_row(format!("the model: {error}"));
+            let embeddings = answer.embeddings.map_err(of_model);
+            computed(numbers[answer.number], embeddings);
+        };
+        scheduler
+            .run(groups, budget.batch_tokens, self.cancelled, answered)
+            .map_err(other)
+    }
+}
+
+fn tokens(sequences: &[Sequence]) -> usize {
+    sequences.iter().map(|sequence| sequence.ids.len()).sum()
+}
+
+/// The row error of an encoding error whose responses are these arguments.
+fn row_error<const N: usize>(
+    arguments: [Argument; N],
+) -> impl Fn(EncodingError) -> RowError + Copy {
+    move |(at, reason)| RowError::of(at.map_or(Argument::Prompt, |at| arguments[at]), reason)
+}
+
+/// A row's token sequences, one for each response.
+struct Encoded {
+    sequences: Vec<Sequence>,
+    no_score: Option<String>,
+}
+
+fn pair_model_scores(
+    _row: &Encoded,
+    embeddings: &[Embedding],
+    _needs: Needs,
+) -> RowResult<ModelScores> {
+    let [chosen, rejected] = embeddings else {
+        return Err(RowError::of_row("a pair has two sequences"));
+    };
+    let log_probs = match (chosen.log_prob, rejected.log_prob) {
+        (Some(chosen), Some(rejected)) => Some([finite(chosen)?, finite(rejected)?]),
+        _ => None,
+    };
+    Ok(ModelScores {
+        similarities: Some(Similarities {
+            ches: finite(score::ches(chosen, rejected))?,
+            ches_normalized: finite(score::ches_normalized(chosen, rejected))?,
+            last_hidden: finite(score::last_hidden_similarity(chosen, rejected))?,
+        }),
+        log_probs,
+        embedding: None,
+    })
+}
+
+fn pair_scores(needs: Needs, row: &Encoded, model: Option<ModelScores>) -> RowResult<PairScores> {
+    let [chosen, rejected] = &row.sequences[..] else {
+        return Err(RowError::of_row("a pair has two sequences"));
+    };
+    let count = |tokens: usize| i32::try_from(tokens).ok();
+    let mut scores = PairScores {
+        prompt_tokens: count(chosen.prompt_tokens),
+        chosen_tokens: count(chosen.response().len()),
+        rejected_tokens: count(rejected.response().len()),
+        truncated: Some(chosen.truncated || rejected.truncated),
+        no_score: row.no_score.clone(),
+        ..PairScores::default()
+    };
+    if row.no_score.is_some() {
+        return Ok(scores);
+    }
+    if needs.contains(Needs::EDIT_DISTANCE) {
+        let distance = score::normalized_edit_distance(chosen.response(), rejected.response());
+        scores.normalized_edit_distance = Some(finite(distance)?);
+    }
+    let model = model.unwrap_or_default();
+    if let Some(similarities) = model.similarities {
+        scores.ches = Some(similarities.ches);
+        scores.ches_normalized = Some(similarities.ches_normalized);
+        scores.last_hidden_similarity = Some(similarities.last_hidden);
+    }
+    if let Some([chosen, rejected]) = model.log_probs {
+        scores.chosen_logprob = Some(chosen);
+        scores.rejected_logprob = Some(rejected);
+    }
+    Ok(scores)
+}
+
+fn response_model_scores(
+    row: &Encoded,
+    embeddings: &[Embedding],
+    needs: Needs,
+) -> RowResult<ModelScores> {
+    let ([embedding], [sequence]) = (embeddings, &row.sequences[..]) else {
+        return Err(RowError::of_row("a response has one sequence"));
+    };
+    let log_prob = embedding.log_prob.map(finite).transpose()?;
+    let embedding = if needs.contains(Needs::EMBEDDINGS) {
+        Some(Arc::new(response_embedding(sequence, embedding)?))
+    } else {
+        None
+    };
+    Ok(ModelScores {
+        similarities: None,
+        log_probs: log_prob.map(|log_prob| [log_prob, 0.0]),
+        embedding,
+    })
+}
+
+fn response_scores(row: &Encoded, model: Option<ModelScores>) -> RowResult<ResponseScores> {
+    let model = model.unwrap_or_default();
+    Ok(ResponseScores {
+        log_prob: model.log_probs.map(|[log_prob, _]| log_prob),
+        embedding: model.embedding.map(Arc::unwrap_or_clone),
+        no_score: row.no_score.clone(),
+    })
+}
+
+fn response_embedding(sequence: &Sequence, embedding: &Embedding) -> RowResult<ResponseEmbedding> {
+    let sum: Vec<f32> = embedding.sum.iter().map(|value| *value as f32).collect();
+    if let Some(value) = sum.iter().chain(&embedding.last).find(|v| !v.is_finite()) {
+        return Err(RowError::of_row(format!(
+            "the model's hidden states hold {value}"
+        )));
+    }
+    Ok(ResponseEmbedding {
+        sum,
+        last: embedding.last.clone(),
+        tokens: i32::try_from(sequence.response().len()).unwrap_or(i32::MAX),
+    })
+}
+
+fn finite(score: f64) -> RowResult<f64> {
+    if score.is_finite() {
+        Ok(score)
+    } else {
+        Err(RowError::of_row(format!(
+            "the model's hidden states give a score of {score}"
+        )))
+    }
+}

@@ -1,0 +1,555 @@
+//! One queue for all that is asked of a model: by every partition, session and function of the
+//! process.
+//!
+//! Groups of sequences go in; a thread for each replica of the model takes as many from the front as
+//! one forward pass holds, whoever they came from. A full queue makes callers wait, and what nobody
+//! waits for any more leaves it.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use candle_core::{Error, Result};
+
+use crate::engine::{Embedding, Group};
+
+/// How long a caller waits between two looks at whether its query still stands.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// The queue holds about so many batches for each replica.
+const BATCHES_WAITING: usize = 4;
+
+/// A model on one device.
+pub trait Replica: Debug + Send + Sync + 'static {
+    /// One forward pass over all groups: for each of them an embedding for each sequence.
+    ///
+    /// # Errors
+    /// When it fails for any of them.
+    fn forward(&self, groups: &[&Group]) -> Result<Vec<Vec<Embedding>>>;
+}
+
+/// What a group came to.
+#[derive(Debug)]
+pub struct Answer {
+    /// The group's number among those of its caller.
+    pub number: usize,
+    /// The group, given back.
+    pub group: Group,
+    /// An embedding for each of its sequences.
+    pub embeddings: Result<Vec<Embedding>>,
+    /// Its share of the forward pass, by tokens.
+    pub model_time: Duration,
+}
+
+/// Nobody waits for the results any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the query was dropped")]
+pub struct Cancelled;
+
+/// A group that waits.
+#[derive(Debug)]
+struct Waiting {
+    number: usize,
+    group: Group,
+    /// Tokens that a forward pass with this group has at most, unless it has more by itself.
+    batch_tokens: usize,
+    cancelled: Arc<AtomicBool>,
+    answer: mpsc::Sender<Answer>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    tokens: usize,
+    is_closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Something came in, or the queue was closed.
+    filled: Condvar,
+    /// Something went out.
+    drained: Condvar,
+}
+
+/// The queue of one model.
+#[derive(Debug)]
+pub struct Scheduler {
+    shared: Arc<Shared>,
+    replicas: usize,
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        self.shared.lock().is_closed = true;
+        self.shared.filled.notify_all();
+    }
+}
+
+impl Scheduler {
+    /// Starts a thread for each replica. They end when the scheduler is dropped.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(replicas: Vec<Box<dyn Replica>>) -> std::io::Result<Self> {
+        let scheduler = Self {
+            shared: Arc::default(),
+            replicas: replicas.len(),
+        };
+        for (number, replica) in replicas.into_iter().enumerate() {
+            let worker = Worker {
+                replica,
+                shared: Arc::clone(&scheduler.shared),
+                most_tokens: usize::MAX,
+            };
+            std::thread::Builder::new()
+                .name(format!("ches-replica-{number}"))
+                .spawn(move || worker.work())?;
+        }
+        Ok(scheduler)
+    }
+
+    /// Has every group computed, in forward passes of up to `batch_tokens` tokens that it may share
+    /// with those of other callers, and calls `answered` with each as it comes, in any order.
+    ///
+    /// # Errors
+    /// Soon after it is cancelled; what still waited then is taken out of the queue.
+    pub fn run(
+        &self,
+        groups: Vec<Group>,
+        batch_tokens: usize,
+        cancelled: &Arc<AtomicBool>,
+        mut answered: impl FnMut(Answer),
+    ) -> std::result::Result<(), Cancelled> {
+        let (answer, answers) = mpsc::channel();
+        let waiting = groups
+            .into_iter()
+            .enumerate()
+            .map(|(number, group)| Waiting {
+                number,
+                group,
+                batch_tokens,
+                cancelled: Arc::clone(cancelled),
+                answer: answer.clone(),
+            });
+        let mut coming = waiting.collect::<VecDeque<_>>();
+        let mut missing = coming.len();
+        drop(answer);
+        while missing > 0 {
+            if cancelled.load(Ordering::Relaxed) {
+                self.shared.remove(cancelled);
+                return Err(Cancelled);
+            }
+            if !coming.is_empty() {
+                let room = batch_tokens.saturating_mul(BATCHES_WAITING * self.replicas);
+                self.shared.push(&mut coming, room);
+            }
+            let mut next = if coming.is_empty() {
+                match answers.recv_timeout(PATIENCE) {
+                    Ok(answer) => Some(answer),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    // Every sender is gone: the replicas' threads were.
+                    Err(RecvTimeoutError::Disconnected) => return Err(Cancelled),
+                }
+            } else {
+                answers.try_recv().ok()
+            };
+            while let Some(answer) = next {
+                missing -= 1;
+                answered(answer);
+                next = answers.try_recv().ok();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves what the queue has room for into it; waits a while for some room.
+    fn push(&self, coming: &mut VecDeque<Waiting>, room: usize) {
+        let is_full = |queue: &mut Queue| queue.tokens >= room;
+        let waited = self
+            .drained
+            .wait_timeout_while(self.lock(), PATIENCE, is_full);
+        let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        while queue.tokens < room
+            && let Some(waiting) = coming.pop_front()
+        {
+            queue.tokens += waiting.group.tokens();
+            queue.waiting.push_back(waiting);
+        }
+        drop(queue);
+        self.filled.notify_all();
+    }
+
+    fn remove(&self, cancelled: &Arc<AtomicBool>) {
+        let mut queue = self.lock();
+        queue
+            .waiting
+            .retain(|waiting| !Arc::ptr_eq(&waiting.cancelled, cancelled));
+        let tokens = queue.waiting.iter().map(|waiting| waiting.group.tokens());
+        queue.tokens = tokens.sum();
+        drop(queue);
+        self.drained.notify_all();
+    }
+
+    /// What one forward pass of up to `most_tokens` tokens takes from the front, at least one group;
+    /// waits until there is some. Nothing once the queue is closed.
+    fn next_batch(&self, most_tokens: usize) -> Option<Vec<Waiting>> {
+        let mut queue = self.lock();
+        let mut batch: Vec<Waiting> = Vec::new();
+        let (mut tokens, mut budget) = (0, most_tokens);
+        loop {
+            while let Some(waiting) = queue.waiting.front() {
+                let alone = waiting.group.tokens();
+                budget = budget.min(waiting.batch_tokens);
+                let last = batch.last();
+                let shared = last.map_or(0, |last| waiting.group.tokens_shared_with(&last.group));
+                let is_cancelled = waiting.cancelled.load(Ordering::Relaxed);
+                if !batch.is_empty() && !is_cancelled && tokens + alone - shared > budget {
+                    break;
+                }
+                queue.tokens -= alone;
+                let waiting = queue.waiting.pop_front();
+                if !is_cancelled {
+                    tokens += alone - shared;
+                    batch.extend(waiting);
+                }
+            }
+            if !batch.is_empty() {
+                break;
+            }
+            if queue.is_closed {
+                return None;
+            }
+            let waited = self.filled.wait(queue);
+            queue = waited.unwrap_or_else(PoisonError::into_inner);
+            budget = most_tokens;
+        }
+        drop(queue);
+        self.drained.notify_all();
+        Some(batch)
+    }
+}
+
+/// One replica at work.
+struct Worker {
+    replica: Box<dyn Replica>,
+    shared: Arc<Shared>,
+    /// Lowered when the device has no memory for more.
+    most_tokens: usize,
+}
+
+impl Worker {
+    fn work(mut self) {
+        while let Some(batch) = self.shared.next_batch(self.most_tokens) {
+            self.compute(batch);
+        }
+    }
+
+    /// Answers every group. A batch that fails is computed again in halves, so that a failure
+    /// belongs to one group.
+    fn compute(&mut self, mut batch: Vec<Waiting>) {
+        batch.retain(|waiting| !waiting.cancelled.load(Ordering::Relaxed));
+        if batch.is_empty() {
+            return;
+        }
+        let began = Instant::now();
+        let groups: Vec<&Group> = batch.iter().map(|waiting| &waiting.group).collect();
+        let tokens: usize = groups.iter().map(|group| group.tokens()).sum();
+        let computed = catch_unwind(AssertUnwindSafe(|| self.replica.forward(&groups)));
+        let computed = computed.unwrap_or_else(|panic| Err(Error::msg(message(&*panic))));
+        let took = began.elapsed();
+        let each: Vec<Result<Vec<Embedding>>> = match computed {
+            Ok(embeddings) => embeddings.into_iter().map(Ok).collect(),
+            Err(error) if batch.len() == 1 => vec![Err(error)],
+            Err(error) => {
+                if is_out_of_memory(&error) {
+                    self.most_tokens = tokens / 2;
+                    log::warn!(
+                        "the device has no memory for {tokens} tokens at once; going on with \
+                         {} (ches.batch_tokens)",
+                        self.most_tokens
+                    );
+                }
+                let others = batch.split_off(batch.len() / 2);
+                self.compute(batch);
+                return self.compute(others);
+            }
+        };
+        for (waiting, embeddings) in batch.into_iter().zip(each) {
+            let share = waiting.group.tokens() as f64 / tokens.max(1) as f64;
+            // Whoever asked may have gone.
+            let _ = waiting.answer.send(Answer {
+                number: waiting.number,
+                group: waiting.group,
+                embeddings,
+                model_time: took.mul_f64(share),
+            });
+        }
+    }
+}
+
+fn is_out_of_memory(error: &Error) -> bool {
+    let text = error.to_string().to_ascii_lowercase();
+    text.contains("out of memory") || text.contains("out_of_memory")
+}
+
+/// What a panic says.
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("a panic: {}", text.unwrap_or("without a message"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::sequence::Sequence;
+
+    /// A replica that answers with the ids it was asked for, slowly, and remembers its batches.
+    #[derive(Debug, Default)]
+    struct Fake {
+        batches: Arc<Mutex<Vec<Vec<usize>>>>,
+        takes: Duration,
+        /// More tokens than this are too many.
+        memory: Option<usize>,
+    }
+
+    impl Replica for Fake {
+        fn forward(&self, groups: &[&Group]) -> Result<Vec<Vec<Embedding>>> {
+            std::thread::sleep(self.takes);
+            let tokens: Vec<usize> = groups.iter().map(|group| group.tokens()).collect();
+            let total: usize = tokens.iter().sum();
+            self.batches.lock().unwrap().push(tokens);
+            if self.memory.is_some_and(|most| total > most) {
+                return Err(Error::msg("CUDA_ERROR_OUT_OF_MEMORY"));
+            }
+            let answer = |sequence: &Sequence| {
+                if sequence.ids[0] == 13 {
+                    return Err(Error::msg("unlucky"));
+                }
+                assert_ne!(sequence.ids[0], 666, "beastly");
+                Ok(Embedding {
+                    sum: vec![f64::from(sequence.ids[0])],
+                    last: Vec::new(),
+                    contexts: 1,
+                    log_prob: None,
+                })
+            };
+            let of_group = |group: &&Group| group.sequences.iter().map(answer).collect();
+            groups.iter().map(of_group).collect()
+        }
+    }
+
+    fn group(id: u32, tokens: usize) -> Group {
+        let sequence = Sequence {
+            ids: vec![id; tokens],
+            prompt_tokens: 1,
+            truncated: false,
+        };
+        Group::new(vec![sequence], None, None)
+    }
+
+    fn start(fakes: Vec<Fake>) -> Scheduler {
+        let boxed = fakes.into_iter().map(|fake| Box::new(fake) as _);
+        Scheduler::start(boxed.collect()).unwrap()
+    }
+
+    /// The results of groups in order; of those that failed none.
+    fn ask(scheduler: &Scheduler, groups: Vec<Group>, batch_tokens: usize) -> Vec<Option<u32>> {
+        let mut results = vec![None; groups.len()];
+        let cancelled = Arc::default();
+        let mut answers = 0;
+        scheduler
+            .run(groups, batch_tokens, &cancelled, |answer| {
+                answers += 1;
+                let embeddings = answer.embeddings.ok();
+                results[answer.number] = embeddings.map(|of| of[0].sum[0] as u32);
+            })
+            .unwrap();
+        assert_eq!(answers, results.len());
+        results
+    }
+
+    #[test]
+    fn batches_are_formed_by_tokens() {
+        let fake = Fake::default();
+        let batches = Arc::clone(&fake.batches);
+        let scheduler = start(vec![fake]);
+        let lengths = [500, 500, 500, 2000, 10, 10];
+        // Ids differ, so that nothing is shared.
+        let groups = lengths.iter().zip(1..).map(|(n, id)| group(id, *n));
+        let results = ask(&scheduler, groups.collect(), 1024);
+        assert_eq!(results, (1..7).map(Some).collect::<Vec<_>>());
+        let expected: [&[usize]; 4] = [&[500, 500], &[500], &[2000], &[10, 10]];
+        assert_eq!(*batches.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_shared_counts_once() {
+        let fake = Fake::default();
+        let batches = Arc::clone(&fake.batches);
+        let scheduler = start(vec![fake]);
+        let group = |last| {
+            let sequence = Sequence {
+                ids: (0..100).chain([last]).collect(),
+                prompt_tokens: 100,
+                truncated: false,
+            };
+            Group::new(vec![sequence], None, None)
+        };
+        ask(&scheduler, (200..204).map(group).collect(), 103);
+        let sizes: Vec<usize> = batches.lock().unwrap().iter().map(Vec::len).collect();
+        assert_eq!(sizes, [3, 1]);
+    }
+
+    #[test]
+    fn callers_share_batches() {
+        let fake = Fake {
+            takes: Duration::from_millis(50),
+            ..Fake::default()
+        };
+        let batches = Arc::clone(&fake.batches);
+        let scheduler = start(vec![fake]);
+        std::thread::scope(|scope| {
+            for caller in 0..16 {
+                let scheduler = &scheduler;
+                scope.spawn(move || {
+                    let groups = (0..4).map(|at| group(1 + caller * 4 + at, 10));
+                    let results = ask(scheduler, groups.collect(), 100);
+                    let own = (0..4).map(|at| Some(1 + caller * 4 + at));
+                    // 13 is unlucky.
+                    let own = own.map(|id| id.filter(|id| *id != 13));
+                    assert_eq!(results, own.collect::<Vec<_>>());
+                });
+            }
+        });
+        let full = batches
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|b| b.len() == 10)
+            .count();
+        assert!(full >= 4, "{:?}", batches.lock().unwrap());
+    }
+
+    #[test]
+    fn replicas_share_the_work() {
+        let fakes: [Fake; 3] = [40, 40, 160].map(|takes| Fake {
+            takes: Duration::from_millis(takes),
+            ..Fake::default()
+        });
+        let batches = [0, 1, 2].map(|at| Arc::clone(&fakes[at].batches));
+        let scheduler = start(fakes.into());
+        let groups: Vec<_> = (20..50).map(|id| group(id, 10)).collect();
+        let results = ask(&scheduler, groups, 10);
+        assert_eq!(results, (20..50).map(Some).collect::<Vec<_>>());
+        let [fast, also, slow] = batches.map(|batches| batches.lock().unwrap().len());
+        assert_eq!(fast + also + slow, 30);
+        assert!(
+            fast > 5 && also > 5 && slow > 0 && slow < fast,
+            "{fast} {also} {slow}"
+        );
+    }
+
+    #[test]
+    fn a_failure_belongs_to_one_group() {
+        let scheduler = start(vec![Fake::default()]);
+        let ids = [1, 2, 13, 4, 666, 6];
+        let groups: Vec<_> = ids.iter().map(|id| group(*id, 10)).collect();
+        let results = ask(&scheduler, groups, 1000);
+        assert_eq!(results, [Some(1), Some(2), None, Some(4), None, Some(6)]);
+    }
+
+    #[test]
+    fn out_of_memory_backs_off() {
+        let fake = Fake {
+            memory: Some(45),
+            ..Fake::default()
+        };
+        let batches = Arc::clone(&fake.batches);
+        let scheduler = start(vec![fake]);
+        let groups = || (20..40).map(|id| group(id, 10)).collect();
+        let results = ask(&scheduler, groups(), 80);
+        assert_eq!(results, (20..40).map(Some).collect::<Vec<_>>());
+        batches.lock().unwrap().clear();
+        ask(&scheduler, groups(), 80);
+        let batches = batches.lock().unwrap();
+        assert!(batches.iter().all(|batch| batch.len() <= 4), "{batches:?}");
+    }
+
+    #[test]
+    fn a_full_queue_makes_callers_wait() {
+        let fake = Fake {
+            takes: Duration::from_millis(20),
+            ..Fake::default()
+        };
+        let scheduler = start(vec![fake]);
+        let most = AtomicUsize::new(0);
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    most.fetch_max(scheduler.shared.lock().tokens, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let groups = (100..160).map(|id| group(id, 10)).collect();
+            let results = ask(&scheduler, groups, 20);
+            assert_eq!(results, (100..160).map(Some).collect::<Vec<_>>());
+            is_done.store(true, Ordering::Relaxed);
+        });
+        let most = most.into_inner();
+        assert!(most > 0 && most <= BATCHES_WAITING * 20, "{most}");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_leaves_the_queue() {
+        let fake = Fake {
+            takes: Duration::from_millis(100),
+            ..Fake::default()
+        };
+        let batches = Arc::clone(&fake.batches);
+        let scheduler = start(vec![fake]);
+        let cancelled = Arc::new(AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let caller = scope.spawn(|| {
+                let groups = (20..60).map(|id| group(id, 10)).collect();
+                scheduler.run(groups, 20, &cancelled, |_| {})
+            });
+            std::thread::sleep(Duration::from_millis(150));
+            cancelled.store(true, Ordering::Relaxed);
+            assert!(caller.join().unwrap().is_err());
+        });
+        assert_eq!(scheduler.shared.lock().tokens, 0);
+        assert!(scheduler.shared.lock().waiting.is_empty());
+        assert_eq!(ask(&scheduler, vec![group(1, 10)], 20), [Some(1)]);
+        assert!(batches.lock().unwrap().len() < 6);
+    }
+
+    #[test]
+    fn the_threads_end_with_the_scheduler() {
+        let fake = Fake::default();
+        let batches = Arc::downgrade(&fake.batches);
+        let scheduler = start(vec![fake]);
+        ask(&scheduler, vec![group(1, 10)], 20);
+        drop(scheduler);
+        let waited = Instant::now();
+        while batches.upgrade().is_some() {
+            assert!(waited.elapsed() < Duration::from_secs(10));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
