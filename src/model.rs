@@ -198,7 +198,9 @@ impl Model {
                 .source
                 .weights(&self.config, target, self.identity.dtype)?;
             let decoder = Decoder::new(self.config.clone(), weights, target.device.clone());
-            Ok(Box::new(decoder) as Box<dyn Replica>)
+            let packed = decoder.packed();
+            let packed = packed.map_err(|e| ModelError::new(&self.identity.path, e.to_string()))?;
+            Ok(Box::new(packed) as Box<dyn Replica>)
         };
         let replicas = self.targets.iter().map(replica);
         let scheduler = Scheduler::start(replicas.collect::<Result<_, _>>()?)

@@ -13,6 +13,7 @@ mod steps;
 mod tensors;
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Result, Tensor};
@@ -20,7 +21,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use attention::Attention;
 pub use attention::Segment;
 pub use config::{DecoderConfig, LayerConfig, LongRope, RopeConfig};
-use cpu::Cpu;
+use cpu::{Cpu, Packed};
 use rope::Rope;
 use steps::{Heads, Steps, Sums};
 use tensors::Tensors;
@@ -70,6 +71,25 @@ pub enum Matrix {
     /// Quantised numbers, some rows in each piece. A piece is dequantised whenever it is used,
     /// which takes time but no memory, and changes no number.
     Quantised(Vec<QTensor>),
+    /// Plain numbers, laid out for this machine's processor.
+    Packed(Packed),
+}
+
+impl Linear {
+    /// The same map, laid out for this machine's processor if that helps.
+    fn packed(&self) -> Result<Option<Self>> {
+        let Matrix::Dense(weight) = &self.weight else {
+            return Ok(None);
+        };
+        let Some(packed) = Packed::new(weight) else {
+            return Ok(None);
+        };
+        let bias = self.bias.as_ref().map(|bias| bias.to_dtype(DType::F32));
+        Ok(Some(Self {
+            weight: Matrix::Packed(packed),
+            bias: bias.transpose()?,
+        }))
+    }
 }
 
 /// The weights of one block.
@@ -143,6 +163,9 @@ pub struct Decoder {
     weights: Weights,
     ropes: Vec<Rope>,
     device: Device,
+    /// The unembedding, laid out for this machine's processor beside the embedding that it is; when
+    /// it was first needed.
+    packed_unembedding: OnceLock<Option<Linear>>,
 }
 
 /// What a forward pass gives of one sequence.
@@ -209,15 +232,62 @@ impl Decoder {
             config,
             weights,
             device,
+            packed_unembedding: OnceLock::new(),
         }
+    }
+
+    /// Lays out the weights for this machine's processor, on CPU.
+    pub fn packed(mut self) -> Result<Self> {
+        if !self.is_on_cpu() {
+            return Ok(self);
+        }
+        let weights = &mut self.weights;
+        let of_blocks = weights.blocks.iter_mut().flat_map(|block| {
+            let Block {
+                qkv,
+                output,
+                up,
+                down,
+                ..
+            } = block;
+            [qkv, output, up, down]
+        });
+        let is_tied = match &weights.unembedding.weight {
+            Matrix::Dense(weight) => weight.id() == weights.embedding.id(),
+            _ => false,
+        };
+        let own = (!is_tied).then_some(&mut weights.unembedding);
+        for linear in of_blocks.chain(own) {
+            if let Some(packed) = linear.packed()? {
+                *linear = packed;
+            }
+        }
+        Ok(self)
+    }
+
+    /// The unembedding, laid out if that helps.
+    fn packed_unembedding(&self) -> Result<&Linear> {
+        let linear = &self.weights.unembedding;
+        let packed = match self.packed_unembedding.get() {
+            Some(packed) => packed,
+            None => {
+                let packed = linear.packed()?;
+                self.packed_unembedding.get_or_init(|| packed)
+            }
+        };
+        Ok(packed.as_ref().unwrap_or(linear))
     }
 
     /// One forward pass: an output for each of `batch.reads`, in order.
     pub fn run(&self, batch: &PackedBatch) -> Result<Vec<Output>> {
         let config = &self.config;
+        let unembedding = &self.weights.unembedding;
         match self.device {
-            Device::Cpu => self.run_by(&Cpu { config }, batch),
-            _ => self.run_by(&self.tensors(), batch),
+            Device::Cpu if batch.reads.iter().any(|read| !read.targets.is_empty()) => {
+                self.run_by(&Cpu { config }, batch, self.packed_unembedding()?)
+            }
+            Device::Cpu => self.run_by(&Cpu { config }, batch, unembedding),
+            _ => self.run_by(&self.tensors(), batch, unembedding),
         }
     }
 
@@ -245,10 +315,17 @@ impl Decoder {
         }
     }
 
-    fn run_by<S: Steps>(&self, steps: &S, batch: &PackedBatch) -> Result<Vec<Output>> {
+    fn run_by<S: Steps>(
+        &self,
+        steps: &S,
+        batch: &PackedBatch,
+        unembedding: &Linear,
+    ) -> Result<Vec<Output>> {
         let hidden = self.hidden_states(steps, batch)?;
         let lengths: Vec<usize> = batch.reads.iter().map(|read| read.tokens.len()).collect();
-        let mut log_probs = self.log_probs(steps, batch, &hidden)?.into_iter();
+        let mut log_probs = self
+            .log_probs(steps, batch, &hidden, unembedding)?
+            .into_iter();
         let sums = steps.sums(&hidden, &lengths)?.into_iter();
         let output = |(sums, read): (Sums, &Read)| {
             let of_targets = log_probs.by_ref().take(read.targets.len());
@@ -268,6 +345,7 @@ impl Decoder {
         steps: &S,
         batch: &PackedBatch,
         hidden: &S::Rows,
+        unembedding: &Linear,
     ) -> Result<Vec<f32>> {
         let (mut rows, mut targets, mut first) = (Vec::new(), Vec::new(), 0);
         for read in &batch.reads {
@@ -279,7 +357,7 @@ impl Decoder {
         let mut log_probs = Vec::with_capacity(targets.len());
         for (rows, targets) in rows.chunks(at_once).zip(targets.chunks(at_once)) {
             let hidden = steps.select(hidden, rows)?;
-            let logits = steps.linear(&hidden, &self.weights.unembedding)?;
+            let logits = steps.linear(&hidden, unembedding)?;
             log_probs.extend(steps.log_probs(logits, targets)?);
         }
         Ok(log_probs)
@@ -372,6 +450,6 @@ fn of_normed<S: Steps>(
 impl Decoder {
     /// As [`Self::run`], by the steps that other devices take.
     pub fn run_by_tensors(&self, batch: &PackedBatch) -> Result<Vec<Output>> {
-        self.run_by(&self.tensors(), batch)
+        self.run_by(&self.tensors(), batch, &self.weights.unembedding)
     }
 }

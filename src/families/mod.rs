@@ -86,6 +86,7 @@ mod tests {
     fn scores(config: DecoderConfig, weights: Weights) -> Vec<(f64, f64)> {
         let pairs = pairs(config.long_from());
         let decoder = Decoder::new(config, weights, Device::Cpu);
+        let decoder = decoder.packed().unwrap();
         let norm = |embedding: &Embedding| {
             let squares = embedding.sum.iter().map(|value| value * value);
             squares.sum::<f64>().sqrt()
@@ -142,8 +143,8 @@ mod tests {
                 let long_from = config.long_from();
                 let batch = pack(&groups.iter().collect::<Vec<_>>(), long_from);
                 let decoder = Decoder::new(config, weights, Device::Cpu);
-                let ours = decoder.run(&batch).unwrap();
                 let theirs = decoder.run_by_tensors(&batch).unwrap();
+                let ours = decoder.packed().unwrap().run(&batch).unwrap();
                 assert_eq!((ours.len(), theirs.len()), (6, 6));
                 for ((a, b), read) in ours.iter().zip(&theirs).zip(&batch.reads) {
                     let differences = a.sum.iter().zip(&b.sum).map(|(a, b)| (a - b) * (a - b));

@@ -3,6 +3,7 @@
 mod attention;
 mod exp;
 mod matmul;
+mod packed;
 mod rows;
 mod softmax;
 mod vectorised;
@@ -12,9 +13,11 @@ use std::ops::Range;
 use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
 use candle_nn::Activation;
 use half::{bf16, f16};
+use rayon::prelude::*;
 
 use self::attention::Heads;
 use self::matmul::{View, ViewMut, product_transposed};
+pub(super) use self::packed::Packed;
 use self::rows::{NormOf, Preparation};
 use super::attention::{Attention, Segment};
 use super::rope::Table;
@@ -258,6 +261,10 @@ fn product_of(rows: &Rows, weight: &Matrix) -> Result<Rows> {
                 _ => bail!("weights of type {}", weight.dtype().as_str()),
             }
         }
+        Matrix::Packed(weight) => Ok(Rows {
+            values: weight.product(&rows.values),
+            width: weight.outputs(),
+        }),
         Matrix::Quantised(pieces) => {
             let width = pieces.iter().map(|piece| piece.shape().dims()[0]).sum();
             let mut out = Product::new(rows, width);
@@ -277,12 +284,12 @@ fn converted<T: Copy + Sync>(
     rows: &Rows,
     width: usize,
     weight: &[T],
-    to_f32: fn(T) -> f32,
+    to_f32: impl Fn(T) -> f32 + Sync,
 ) -> Rows {
     let mut out = Product::new(rows, width);
     let at_once = (CONVERTED / rows.width).max(1) * rows.width;
     for part in weight.chunks(at_once) {
-        let part: Vec<f32> = part.iter().map(|value| to_f32(*value)).collect();
+        let part: Vec<f32> = part.par_iter().map(|value| to_f32(*value)).collect();
         out.add(&part);
     }
     out.finish()

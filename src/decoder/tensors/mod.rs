@@ -5,7 +5,7 @@ mod attention;
 
 use std::ops::Range;
 
-use candle_core::{D, DType, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor, bail};
 use candle_nn::ops::{layer_norm, rms_norm};
 use candle_nn::rotary_emb::rope_thd;
 
@@ -98,6 +98,7 @@ impl Steps for Tensors<'_> {
                 });
                 Tensor::cat(&columns.collect::<Result<Vec<_>>>()?, 1)?
             }
+            Matrix::Packed(_) => bail!("a matrix that is laid out for a CPU"),
         };
         match &linear.bias {
             None => Ok(product),
