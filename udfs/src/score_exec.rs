@@ -6,7 +6,9 @@
 //! is soon full, and limits and filters of other columns pass below it.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
@@ -33,14 +35,17 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
     PhysicalExpr, PlanProperties, ReplaceChildrenOptions, apply_expression_roots,
 };
-use futures::{StreamExt, stream};
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use futures::{FutureExt, Stream, StreamExt, ready};
+use tokio::sync::OnceCell;
 
 use crate::functions::is_scoring_function;
 use crate::metrics::ScoreMetrics;
 
 /// Rows of the first call of a partition. Each further call takes twice as many.
 const FIRST_ROWS: usize = 32;
-/// Rows of a call at most: enough to fill any device.
+/// Rows of a call at most: enough to keep any device busy.
 const MOST_ROWS: usize = 1024;
 
 /// Adds a column for each scoring call to those of its input.
@@ -208,14 +213,11 @@ impl ExecutionPlan for ScoreExec {
             waiting: Vec::new(),
             waiting_rows: 0,
             rows: FIRST_ROWS,
+            scoring: FuturesOrdered::new(),
         };
-        let batches = stream::try_unfold(scoring, |mut scoring| async move {
-            let batch = scoring.next().await?;
-            Ok(batch.map(|batch| (batch, scoring)))
-        });
         Ok(Box::pin(RecordBatchStreamAdapter::new(
             self.schema(),
-            batches,
+            scoring,
         )))
     }
 
@@ -228,7 +230,7 @@ impl ExecutionPlan for ScoreExec {
 struct Call {
     expr: Arc<AsyncFuncExpr>,
     is_constant: bool,
-    result: Option<ScalarValue>,
+    result: OnceCell<ScalarValue>,
 }
 
 impl Call {
@@ -236,36 +238,43 @@ impl Call {
         Self {
             expr: Arc::clone(expr),
             is_constant: collect_columns(&expr.func).is_empty(),
-            result: None,
+            result: OnceCell::new(),
         }
     }
 
-    async fn score(
-        &mut self,
-        batch: &RecordBatch,
-        options: &Arc<ConfigOptions>,
-    ) -> Result<ArrayRef> {
+    async fn score(&self, batch: &RecordBatch, options: &Arc<ConfigOptions>) -> Result<ArrayRef> {
         let rows = batch.num_rows();
         if !self.is_constant {
             let scored = self.expr.invoke_with_args(batch, Arc::clone(options));
             return scored.await?.into_array(rows);
         }
-        if self.result.is_none() {
+        let of_one = || async {
             let one = batch.slice(0, 1);
             let scored = self.expr.invoke_with_args(&one, Arc::clone(options));
-            let scored = scored.await?.into_array(1)?;
-            self.result = Some(ScalarValue::try_from_array(&scored, 0)?);
-        }
-        match &self.result {
-            Some(result) => result.to_array_of_size(rows),
-            None => internal_err!("a constant call without a result"),
-        }
+            ScalarValue::try_from_array(&scored.await?.into_array(1)?, 0)
+        };
+        let result = self.result.get_or_try_init(of_one).await?;
+        result.to_array_of_size(rows)
     }
+}
+
+/// Adds the calls' columns to those of a batch.
+async fn score(
+    calls: Arc<[Call]>,
+    batch: RecordBatch,
+    schema: SchemaRef,
+    options: Arc<ConfigOptions>,
+) -> Result<RecordBatch> {
+    let mut columns = batch.columns().to_vec();
+    for call in calls.iter() {
+        columns.push(call.score(&batch, &options).await?);
+    }
+    Ok(RecordBatch::try_new(schema, columns)?)
 }
 
 /// One partition at work.
 struct Scoring {
-    calls: Vec<Call>,
+    calls: Arc<[Call]>,
     schema: SchemaRef,
     options: Arc<ConfigOptions>,
     baseline: BaselineMetrics,
@@ -274,33 +283,27 @@ struct Scoring {
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
     rows: usize,
+    scoring: FuturesOrdered<BoxFuture<'static, Result<RecordBatch>>>,
 }
 
 impl Scoring {
-    async fn next(&mut self) -> Result<Option<RecordBatch>> {
-        while self.waiting_rows < self.rows
-            && let Some(input) = &mut self.input
-        {
-            match input.next().await {
-                None => self.input = None,
-                Some(batch) => {
-                    let batch = batch?;
-                    self.waiting_rows += batch.num_rows();
-                    self.waiting.push(batch);
-                }
-            }
-        }
-        if self.waiting_rows == 0 {
-            return Ok(None);
+    /// How many batches are scored at the same time: once it is clear that all are wanted, the
+    /// next is made ready while one is computed.
+    fn at_once(&self) -> usize {
+        if self.rows < MOST_ROWS { 1 } else { 2 }
+    }
+
+    /// Begins to score the rows that wait, if they are enough. `is_last`: no more are coming.
+    fn begin(&mut self, is_last: bool) -> Result<bool> {
+        if self.waiting_rows == 0 || self.waiting_rows < self.rows && !is_last {
+            return Ok(false);
         }
         let batch = self.take(self.rows)?;
         self.rows = (2 * self.rows).min(MOST_ROWS);
-        let mut columns = batch.columns().to_vec();
-        for call in &mut self.calls {
-            columns.push(call.score(&batch, &self.options).await?);
-        }
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
-        Ok(Some(batch.record_output(&self.baseline)))
+        let (calls, schema) = (Arc::clone(&self.calls), Arc::clone(&self.schema));
+        let scored = score(calls, batch, schema, Arc::clone(&self.options));
+        self.scoring.push_back(scored.boxed());
+        Ok(true)
     }
 
     /// The first rows that wait, at most `rows`, in one batch.
@@ -324,6 +327,41 @@ impl Scoring {
             [] => internal_err!("no rows wait to be scored"),
             [only] => Ok(only.clone()),
             [first, ..] => Ok(concat_batches(&first.schema(), &taken)?),
+        }
+    }
+}
+
+impl Stream for Scoring {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            if let Poll::Ready(Some(scored)) = this.scoring.poll_next_unpin(cx) {
+                return Poll::Ready(Some(scored.record_output(&this.baseline)));
+            }
+            if this.scoring.len() >= this.at_once() {
+                return Poll::Pending;
+            }
+            if this.begin(this.input.is_none())? {
+                continue;
+            }
+            let Some(input) = &mut this.input else {
+                let is_done = this.scoring.is_empty();
+                return if is_done {
+                    Poll::Ready(None)
+                } else {
+                    Poll::Pending
+                };
+            };
+            match ready!(input.poll_next_unpin(cx)) {
+                None => this.input = None,
+                Some(batch) => {
+                    let batch = batch?;
+                    this.waiting_rows += batch.num_rows();
+                    this.waiting.push(batch);
+                }
+            }
         }
     }
 }
