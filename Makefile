@@ -34,8 +34,10 @@ test:
 	CHES_TEST_MODEL="$$model" $(CARGO) test $(FEATURES)
 
 bench: build
+	$(CARGO) build $(FEATURES) --example matmul_peak
 	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; \
-	$(PYTHON) bench/bench.py --ches $(CHES) --model "$$model" --data "$(DATA)/hh_raw.parquet" && \
+	$(PYTHON) bench/bench.py --ches $(CHES) --matmul-peak target/debug/examples/matmul_peak \
+	  --model "$$model" --data "$(DATA)" && \
 	$(PYTHON) bench/loading.py --ches $(CHES)
 
 # Needs torch, transformers, accelerate, gguf, sentencepiece and pyarrow.

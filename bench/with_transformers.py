@@ -1,12 +1,20 @@
-"""CHES by transformers, timed.
+"""CHES by transformers, timed: one way of computing it a process.
 
-Reads jobs of one JSON line each from standard input: {"way": name, "rows": [[prompt, chosen,
-rejected], ...], "max_length": n}, and answers with {"seconds", "cpu_seconds", "scores"}. Loading is
-not counted. The ways:
+usage: with_transformers.py MODEL.gguf THREADS WAY
+
+Reads jobs of one JSON line each from standard input and answers each with a line. A job is one of
+
+{"rows": [[prompt, chosen, rejected], ...], "max_length": n}: texts; answered with {"seconds",
+    "cpu_seconds", "peak_bytes", "scores"}. Loading is not counted.
+{"render": [{"prompt", "chosen", "rejected"}, ...]}: conversations; answered with rows of texts.
+{"peak": true}: answered with {"operations"}, those a second of large matrix products in the way's
+    type, the best of many rounds.
+
+The ways:
 
 paper: as the paper's script works: one sequence at a time, eager attention, hidden states of every
-    layer, logits of the whole vocabulary.
-best f32, best bf16: sequences sorted by length in batches of 8, sdpa attention, no logits.
+    layer, logits of the whole vocabulary, f32.
+f32, bf16: sequences sorted by length in batches of 8, sdpa attention, no logits.
 """
 
 import json
@@ -19,14 +27,18 @@ import torch
 from gguf import GGUFReader
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests" / "goldens"))
+import make_scores  # noqa: E402
 import reference  # noqa: E402
 
 BATCH = 8
 
 
+def usage():
+    return resource.getrusage(resource.RUSAGE_SELF)
+
+
 def cpu_seconds():
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    return usage().ru_utime + usage().ru_stime
 
 
 def score(plus, minus):
@@ -66,31 +78,52 @@ def best(model, ids, rows):
         yield score(sums[at], sums[at + 1])
 
 
+def matmul_operations(dtype):
+    fastest = 0
+    for rows, columns, inner in ((1024, 1024, 1024), (2048, 2048, 2048), (1024, 4096, 512)):
+        a, b = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
+        end = time.perf_counter() + 2
+        while (began := time.perf_counter()) < end:
+            torch.mm(a, b)
+            seconds = time.perf_counter() - began
+            fastest = max(fastest, 2 * rows * columns * inner / seconds)
+    return fastest
+
+
 @torch.no_grad()
-def main(model_path, threads):
+def main(model_path, threads, way):
     torch.set_num_threads(int(threads))
     reader = GGUFReader(model_path)
     tokenizer = reference.build_tokenizer(reader)
-    ways = {
-        "paper": (paper, reference.build_model(reader)),
-        "best f32": (best, reference.build_model(reader, "sdpa")),
-        "best bf16": (best, reference.build_model(reader, "sdpa").to(torch.bfloat16)),
-    }
+    dtype = torch.bfloat16 if way == "bf16" else torch.float32
+    model = reference.build_model(reader, "eager" if way == "paper" else "sdpa").to(dtype)
+    compute = paper if way == "paper" else best
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         job = json.loads(line)
-        way, model = ways[job["way"]]
+        if "peak" in job:
+            answer = {"operations": matmul_operations(dtype)}
+        elif "render" in job:
 
-        def ids(text):
-            return tokenizer(text, add_special_tokens=False).input_ids[: job["max_length"]]
+            def texts(row):
+                prompt, chosen = make_scores.render(tokenizer, row["prompt"], row["chosen"])
+                _, rejected = make_scores.render(tokenizer, row["prompt"], row["rejected"])
+                return prompt, chosen[len(prompt) :], rejected[len(prompt) :]
 
-        began, cpu = time.perf_counter(), cpu_seconds()
-        scores = list(way(model, ids, job["rows"]))
-        answer = {
-            "seconds": time.perf_counter() - began,
-            "cpu_seconds": cpu_seconds() - cpu,
-            "scores": scores,
-        }
+            answer = {"rows": [texts(row) for row in job["render"]]}
+        else:
+
+            def ids(text):
+                return tokenizer(text, add_special_tokens=False).input_ids[: job["max_length"]]
+
+            began, cpu = time.perf_counter(), cpu_seconds()
+            scores = list(compute(model, ids, job["rows"]))
+            answer = {
+                "seconds": time.perf_counter() - began,
+                "cpu_seconds": cpu_seconds() - cpu,
+                "peak_bytes": usage().ru_maxrss * 1024,
+                "scores": scores,
+            }
         print(json.dumps(answer), flush=True)
 
 

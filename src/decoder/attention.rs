@@ -13,6 +13,29 @@ pub struct Segment {
     pub sequence_tokens: usize,
 }
 
+/// Segments, and which of their tokens are computed.
+#[derive(Debug, Clone)]
+pub(super) struct Pattern {
+    pub segments: Vec<Segment>,
+    /// A range of each segment's own tokens; may be empty.
+    pub queries: Vec<Range<usize>>,
+}
+
+impl Pattern {
+    pub fn new(segments: &[Segment], queries: &[Range<usize>]) -> Self {
+        Self {
+            segments: segments.to_vec(),
+            queries: queries.to_vec(),
+        }
+    }
+
+    /// The segments of which anything is computed, and what.
+    pub fn computed(&self) -> impl Iterator<Item = (&Segment, Range<usize>)> {
+        let all = self.segments.iter().zip(self.queries.iter().cloned());
+        all.filter(|(_, queries)| !queries.is_empty())
+    }
+}
+
 /// How one block attends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attention {

@@ -369,6 +369,7 @@ impl Decoder {
         let angles = self.ropes.iter().map(|rope| steps.angles(rope.at(batch)));
         let angles = angles.collect::<Result<Vec<_>>>()?;
         let mut queries = Queries::all(batch);
+        let mut pattern = steps.pattern(&batch.segments, &queries.0)?;
         let last_layer = self.config.layers.len() - 1;
         let layers = self.weights.blocks.iter().zip(&self.config.layers);
         for (number, (block, layer)) in layers.enumerate() {
@@ -386,9 +387,10 @@ impl Decoder {
             if number == last_layer {
                 // Of the last block only what is read matters.
                 queries = Queries::read(batch);
+                pattern = steps.pattern(&batch.segments, &queries.0)?;
                 hidden = steps.select(&hidden, &queries.tokens())?;
             }
-            let attended = steps.attend(qkv, &batch.segments, &queries.0, heads, attention)?;
+            let attended = steps.attend(qkv, &pattern, heads, attention)?;
             let attended = steps.linear(&attended, &block.output)?;
             let after = steps.sum(&hidden, attended, block.attention_post_norm.as_ref())?;
             let read_by_mlp = if self.config.parallel_residual {

@@ -14,9 +14,15 @@ pub(super) trait Steps {
     type Rows;
     /// Cosines and sines of a batch's positions.
     type Angles;
+    /// Which tokens attend to which, made ready for [`Self::attend`].
+    type Pattern;
 
     /// Makes a table ready for [`Self::attend`].
     fn angles(&self, table: Table) -> Result<Self::Angles>;
+
+    /// Segments of which a range of tokens each is computed, `queries`: they attend to the segment's
+    /// context and to its own tokens up to themselves.
+    fn pattern(&self, segments: &[Segment], queries: &[Range<usize>]) -> Result<Self::Pattern>;
 
     /// The embeddings of tokens, scaled if the model scales them.
     fn embed(&self, embedding: &Tensor, tokens: &[u32]) -> Result<Self::Rows>;
@@ -28,13 +34,12 @@ pub(super) trait Steps {
     fn linear(&self, rows: &Self::Rows, linear: &Linear) -> Result<Self::Rows>;
 
     /// Attention within the segments, from query, key and value projections that were not clipped,
-    /// normed or rotated yet. The rows that it gives are those of `queries`, one range of tokens for
-    /// each segment, one after another.
+    /// normed or rotated yet. The rows that it gives are those of the pattern's queries, one after
+    /// another.
     fn attend(
         &self,
         qkv: Self::Rows,
-        segments: &[Segment],
-        queries: &[Range<usize>],
+        pattern: &Self::Pattern,
         heads: Heads<Self::Angles>,
         attention: Attention,
     ) -> Result<Self::Rows>;

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::matmul::{View, ViewMut, product, product_transposed};
 use super::softmax::{exponentials, soft_cap};
 use super::vectorised::vectorised;
-use crate::decoder::attention::{Attention, Segment};
+use crate::decoder::attention::{Attention, Pattern, Segment};
 
 /// Queries are taken so many at a time: what they score is all that is held, and keys after the
 /// last of them are never looked at.
@@ -45,18 +45,13 @@ impl<'a> Heads<'a> {
         View::new(first, tokens.len(), width, stride)
     }
 
-    /// Attention of some of each segment's tokens, `wanted`: `(their number, heads · head_dim)`.
-    pub fn attend(
-        self,
-        segments: &[Segment],
-        wanted: &[Range<usize>],
-        attention: Attention,
-    ) -> Vec<f32> {
+    /// Attention of the pattern's queries, `(their number, heads · head_dim)`.
+    pub fn attend(self, pattern: &Pattern, attention: Attention) -> Vec<f32> {
         let mut tiles = Vec::new();
         let mut rows = 0;
-        for (segment, wanted) in segments.iter().zip(wanted) {
-            for first in wanted.clone().step_by(QUERY_TILE) {
-                let end = wanted.end.min(first + QUERY_TILE);
+        for (segment, queries) in pattern.computed() {
+            for first in queries.clone().step_by(QUERY_TILE) {
+                let end = queries.end.min(first + QUERY_TILE);
                 tiles.extend((0..self.heads).map(|head| Tile {
                     segment,
                     head,

@@ -19,7 +19,7 @@ use self::attention::Heads;
 use self::matmul::{View, ViewMut, product_transposed};
 pub(super) use self::packed::Packed;
 use self::rows::{NormOf, Preparation};
-use super::attention::{Attention, Segment};
+use super::attention::{Attention, Pattern, Segment};
 use super::rope::Table;
 use super::steps::{self, Steps, Sums};
 use super::{DecoderConfig, Linear, Matrix, Norm};
@@ -95,9 +95,14 @@ impl Cpu<'_> {
 impl Steps for Cpu<'_> {
     type Rows = Rows;
     type Angles = Table;
+    type Pattern = Pattern;
 
     fn angles(&self, table: Table) -> Result<Table> {
         Ok(table)
+    }
+
+    fn pattern(&self, segments: &[Segment], queries: &[Range<usize>]) -> Result<Pattern> {
+        Ok(Pattern::new(segments, queries))
     }
 
     fn embed(&self, embedding: &Tensor, tokens: &[u32]) -> Result<Rows> {
@@ -137,8 +142,7 @@ impl Steps for Cpu<'_> {
     fn attend(
         &self,
         mut qkv: Rows,
-        segments: &[Segment],
-        wanted: &[Range<usize>],
+        pattern: &Pattern,
         with: steps::Heads<Table>,
         attention: Attention,
     ) -> Result<Rows> {
@@ -171,7 +175,7 @@ impl Steps for Cpu<'_> {
             head_dim,
         };
         Ok(Rows {
-            values: heads_of.attend(segments, wanted, attention),
+            values: heads_of.attend(pattern, attention),
             width: heads * head_dim,
         })
     }

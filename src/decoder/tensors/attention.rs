@@ -5,13 +5,13 @@ use std::ops::Range;
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
-use crate::decoder::attention::{Attention, Segment};
+use crate::decoder::attention::{Attention, Pattern, Segment};
 
 /// Queries are taken so many at a time: the scores of one tile are all that is held, and keys
 /// after its last query are never looked at.
 const QUERY_TILE: usize = 256;
 
-/// Attention of some of each segment's tokens, `wanted`, shape `(their number, heads · head_dim)`.
+/// Attention of the pattern's queries, shape `(their number, heads · head_dim)`.
 ///
 /// `queries` is `(tokens, heads, head_dim)`, `keys` and `values` `(tokens, kv_heads, head_dim)`;
 /// consecutive query heads share a key and value head. Scores and weights are formed in f32.
@@ -19,18 +19,14 @@ pub(super) fn attend(
     queries: &Tensor,
     keys: &Tensor,
     values: &Tensor,
-    segments: &[Segment],
-    wanted: &[Range<usize>],
+    pattern: &Pattern,
     attention: Attention,
 ) -> Result<Tensor> {
     let (_, heads, head_dim) = queries.dims3()?;
     let kv_heads = keys.dim(1)?;
     let group = heads / kv_heads;
     let mut outputs = Vec::new();
-    for (segment, wanted) in segments.iter().zip(wanted) {
-        if wanted.is_empty() {
-            continue;
-        }
+    for (segment, wanted) in pattern.computed() {
         // (kv_heads, context, head_dim)
         let keys = context(keys, segment)?.transpose(0, 1)?.contiguous()?;
         let values = context(values, segment)?.transpose(0, 1)?.contiguous()?;

@@ -2,6 +2,8 @@
 //! the weights; what blocks add to one another is f32, and so are norms and rotations.
 
 mod attention;
+#[cfg(feature = "flash-attn")]
+mod flash;
 
 use std::ops::Range;
 
@@ -9,7 +11,7 @@ use candle_core::{D, DType, Device, Result, Tensor, bail};
 use candle_nn::ops::{layer_norm, rms_norm};
 use candle_nn::rotary_emb::rope_thd;
 
-use super::attention::{Attention, Segment};
+use super::attention::{Attention, Pattern, Segment};
 use super::rope::Table;
 use super::steps::{Heads, Steps, Sums};
 use super::{DecoderConfig, Linear, Matrix, Norm};
@@ -29,6 +31,15 @@ pub(super) struct Angles {
     cos: Tensor,
     sin: Tensor,
     dims: usize,
+}
+
+/// Which tokens attend to which, in the ways there are to compute it.
+#[derive(Debug)]
+pub(super) struct AttentionPattern {
+    plain: Pattern,
+    /// None where the kernels do not fit the model or its type.
+    #[cfg(feature = "flash-attn")]
+    flash: Option<flash::FlashPattern>,
 }
 
 impl Tensors<'_> {
@@ -59,6 +70,7 @@ fn rotated(heads: &Tensor, angles: &Angles) -> Result<Tensor> {
 impl Steps for Tensors<'_> {
     type Rows = Tensor;
     type Angles = Angles;
+    type Pattern = AttentionPattern;
 
     fn angles(&self, table: Table) -> Result<Angles> {
         let half = table.dims / 2;
@@ -67,6 +79,15 @@ impl Steps for Tensors<'_> {
             cos: Tensor::from_vec(table.cos, shape, self.device)?,
             sin: Tensor::from_vec(table.sin, shape, self.device)?,
             dims: table.dims,
+        })
+    }
+
+    fn pattern(&self, segments: &[Segment], queries: &[Range<usize>]) -> Result<AttentionPattern> {
+        let plain = Pattern::new(segments, queries);
+        Ok(AttentionPattern {
+            #[cfg(feature = "flash-attn")]
+            flash: flash::FlashPattern::new(&plain, self)?,
+            plain,
         })
     }
 
@@ -109,8 +130,7 @@ impl Steps for Tensors<'_> {
     fn attend(
         &self,
         qkv: Tensor,
-        segments: &[Segment],
-        wanted: &[Range<usize>],
+        pattern: &Self::Pattern,
         with: Heads<Angles>,
         attention: Attention,
     ) -> Result<Tensor> {
@@ -142,7 +162,11 @@ impl Steps for Tensors<'_> {
         let queries = prepared(0, heads, with.query_norm)?;
         let keys = prepared(heads, kv_heads, with.key_norm)?;
         let values = part(heads + kv_heads, kv_heads)?.reshape((tokens, kv_heads, head_dim))?;
-        attention::attend(&queries, &keys, &values, segments, wanted, attention)
+        #[cfg(feature = "flash-attn")]
+        if let Some(flash) = &pattern.flash {
+            return flash.attend(&queries, &keys, &values, attention);
+        }
+        attention::attend(&queries, &keys, &values, &pattern.plain, attention)
     }
 
     fn activated(&self, up: Tensor) -> Result<Tensor> {
