@@ -1,6 +1,8 @@
 //! Model files that are cut, damaged or made to harm: an error that says what was found, no
 //! panic, no hang, and no allocation that the file's own size does not explain.
 
+#[path = "support/counting.rs"]
+mod counting;
 #[path = "support/one_pair.rs"]
 mod one_pair;
 #[path = "support/seeded.rs"]
@@ -8,9 +10,7 @@ mod seeded;
 #[path = "support/tiny_gguf.rs"]
 mod tiny_gguf;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datafusion_ches::ModelScorer;
 use datafusion_ches::ches_udfs::{
@@ -20,31 +20,6 @@ use one_pair::score_one;
 use seeded::Seeded;
 use tiny_gguf::{GgufFile, Tensor, Value, tiny_llama};
 
-/// Counts the bytes that are allocated, and the most that ever were.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(live, Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// Tests run side by side, so this is for all of them.
 const PEAK_ACCEPTED: usize = 128 << 20;
 
@@ -52,7 +27,7 @@ const PEAK_ACCEPTED: usize = 128 << 20;
 async fn score(path: &Path, bytes: &[u8]) -> Result<PairScores, String> {
     std::fs::write(path, bytes).unwrap();
     let scored = score_one(path, ["a b", " yes", " no"]).await;
-    let peak = PEAK.load(Ordering::Relaxed);
+    let peak = counting::peak();
     assert!(peak <= PEAK_ACCEPTED, "{peak} bytes were allocated");
     scored
 }

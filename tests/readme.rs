@@ -1,5 +1,5 @@
 //! What README.md and docs/recipes.md show, run: every block of SQL, and of shell but for `make`
-//! and `cargo`, which CI runs, and for what needs an account.
+//! and `cargo`, which CI runs, and for what needs an account or a GPU.
 
 mod support;
 
@@ -110,7 +110,7 @@ fn every_block_runs() {
     let shell: Vec<_> = blocks(&readme, "sh")
         .into_iter()
         .filter(|block| !block.starts_with("make") && !block.starts_with("cargo"))
-        .filter(|block| !block.starts_with("# needs an account"))
+        .filter(|block| !block.starts_with("# needs a"))
         .collect();
     assert!(sql.len() >= 5 && !shell.is_empty());
     for block in &shell {

@@ -15,12 +15,18 @@ use datafusion_cli::print_format::PrintFormat;
 use datafusion_cli::print_options::{MaxRows, PrintOptions};
 
 use datafusion_ches::ModelScorer;
+use env_logger::Env;
 
 pub use args::Args;
 use progress::Progress;
 
 /// Runs what the arguments ask for; stops at the first statement that fails.
 pub async fn run(args: Args) -> Result<()> {
+    let warnings = Env::default().default_filter_or("datafusion_ches=warn");
+    env_logger::Builder::from_env(warnings)
+        .format_timestamp(None)
+        .format_target(false)
+        .init();
     let mut scorer = ModelScorer::new();
     if !args.quiet && stderr().is_terminal() {
         scorer = scorer.with_observer(Arc::new(Progress::default()));

@@ -370,7 +370,6 @@ impl Decoder {
         let angles = angles.collect::<Result<Vec<_>>>()?;
         let mut queries = Queries::all(batch);
         let mut pattern = steps.pattern(&batch.segments, &queries.0)?;
-        let last_layer = self.config.layers.len() - 1;
         let layers = self.weights.blocks.iter().zip(&self.config.layers);
         for (number, (block, layer)) in layers.enumerate() {
             let heads = Heads {
@@ -384,7 +383,7 @@ impl Decoder {
                 window: layer.sliding_window,
             };
             let qkv = of_normed(steps, &hidden, block.attention_norm.as_ref(), &block.qkv)?;
-            if number == last_layer {
+            if number + 1 == self.config.layers.len() {
                 // Of the last block only what is read matters.
                 queries = Queries::read(batch);
                 pattern = steps.pattern(&batch.segments, &queries.0)?;

@@ -1,0 +1,115 @@
+"""Times transformers on the model and pairs that `gpu_bench` left, on the same GPU.
+
+usage: gpu_with_transformers.py FOLDER/SHAPE TOKENS_PER_SECOND_OF_CHES
+
+bf16. The paper's way (eager attention, one sequence at a time, hidden states of every layer, logits)
+on the first pairs only; at its best (sdpa, sorted by length, no logits) with the best of several
+batch sizes. Tokens are counted once a pair for its prompt, as those of `ches` are. Prints one line of
+JSON for each, with the largest and median relative difference of scores, and the ratio of speeds.
+"""
+
+import json
+import pathlib
+import sys
+import time
+
+import torch
+from transformers import AutoModelForCausalLM
+
+PAPER_PAIRS = 100
+
+
+def ids(text):
+    return [int(word[1:]) for word in text.split()]
+
+
+def load(folder, attention):
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.bfloat16, attn_implementation=attention
+    )
+    return model.cuda().eval()
+
+
+def score(plus, minus):
+    return (plus.double() @ (minus - plus).double()).item()
+
+
+def paper(model, pairs):
+    for prompt, *responses in pairs:
+        sums = []
+        for response in responses:
+            tokens = torch.tensor([prompt + response], device="cuda")
+            out = model(input_ids=tokens, output_hidden_states=True)
+            sums.append(out.hidden_states[-1][0, len(prompt) - 1 :].float().sum(dim=0))
+        yield score(*sums)
+
+
+def best(model, pairs, batch_size):
+    sequences = [(prompt + response, len(prompt)) for prompt, *two in pairs for response in two]
+    order = sorted(range(len(sequences)), key=lambda at: -len(sequences[at][0]))
+    sums = [None] * len(sequences)
+    for first in range(0, len(order), batch_size):
+        batch = order[first : first + batch_size]
+        longest = max(len(sequences[at][0]) for at in batch)
+        tokens = torch.zeros(len(batch), longest, dtype=torch.long)
+        mask = torch.zeros(len(batch), longest, dtype=torch.long)
+        for row, at in enumerate(batch):
+            length = len(sequences[at][0])
+            tokens[row, :length] = torch.tensor(sequences[at][0])
+            mask[row, :length] = 1
+        states = model.model(input_ids=tokens.cuda(), attention_mask=mask.cuda()).last_hidden_state
+        for row, at in enumerate(batch):
+            of_ids, prompt_tokens = sequences[at]
+            sums[at] = states[row, prompt_tokens - 1 : len(of_ids)].float().sum(dim=0)
+    for at in range(0, len(sums), 2):
+        yield score(sums[at], sums[at + 1])
+
+
+def timed(compute, pairs):
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    scores = list(compute(pairs))
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - began
+    tokens = sum(len(ids) for pair in pairs for ids in pair)
+    return scores, tokens / seconds
+
+
+def report(name, found, rate, ours, our_rate):
+    errors = sorted(abs(a - b) / abs(b) for a, b in zip(found, ours))
+    line = {
+        "way": name,
+        "tokens_per_second": rate,
+        "ches_over_this": our_rate / rate,
+        "median_difference": errors[len(errors) // 2],
+        "largest_difference": errors[-1],
+        "peak_gb": torch.cuda.max_memory_allocated() / 1e9,
+    }
+    print(json.dumps(line), flush=True)
+
+
+@torch.no_grad()
+def main(folder, our_rate):
+    rows = [json.loads(line) for line in open(pathlib.Path(folder) / "pairs.jsonl")]
+    pairs = [[ids(row[key]) for key in ("prompt", "chosen", "rejected")] for row in rows]
+    ours = [row["score"] for row in rows]
+    our_rate = float(our_rate)
+
+    model = load(folder, "sdpa")
+    list(best(model, pairs[:16], 8))
+    for batch_size in (8, 16, 32, 64, 128):
+        try:
+            scores, rate = timed(lambda pairs: best(model, pairs, batch_size), pairs)  # noqa: B023
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            continue
+        report(f"best, batches of {batch_size}", scores, rate, ours, our_rate)
+    del model
+    model = load(folder, "eager")
+    list(paper(model, pairs[:2]))
+    scores, rate = timed(lambda pairs: paper(model, pairs), pairs[:PAPER_PAIRS])
+    report("the paper's way", scores, rate, ours[:PAPER_PAIRS], our_rate)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
