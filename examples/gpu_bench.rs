@@ -254,9 +254,12 @@ fn matmul_peak(device: &Device, dtype: DType) -> Fallible<f64> {
     Ok(best)
 }
 
-#[tokio::main]
-async fn main() {
-    if let Err(error) = run().await {
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let done = runtime
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(run()));
+    if let Err(error) = done {
         eprintln!("{error}");
         std::process::exit(1);
     }
@@ -278,18 +281,23 @@ async fn run() -> Fallible<()> {
         .with_prompt_format(PromptFormat::Raw)
         .with_memo_bytes(0)
         .with_device(device)?;
-    let config = SessionConfig::new().with_target_partitions(2);
+    let config = SessionConfig::new().with_target_partitions(1);
     let ctx = SessionContext::new_with_config(config);
     ches.register(&ctx)?;
-    if !folder.join("tokenizer_config.json").exists() || !folder.join("model.safetensors").exists()
-    {
+    if !folder.exists() {
         // Whoever has no such device need not wait for gigabytes.
-        SHAPES[2].write(&folder)?;
-        ctx.sql("SELECT ches('w3 w4', ' w5', ' w6')")
-            .await?
-            .collect()
-            .await?;
-        shape.write(&folder)?;
+        let probe = folder.with_extension("probe");
+        SHAPES[2].write(&probe)?;
+        let on_device = Ches::new()
+            .with_model(probe.to_str().ok_or("the folder's name is no text")?)
+            .with_device(device)?;
+        let probing = SessionContext::new();
+        on_device.register(&probing)?;
+        let pair = "SELECT ches('w3 w4', ' w5', ' w6')";
+        probing.sql(pair).await?.collect().await?;
+        let unfinished = folder.with_extension("unfinished");
+        shape.write(&unfinished)?;
+        std::fs::rename(unfinished, &folder)?;
     }
     let (pairs, tokens) = pairs(count, shape.vocab);
     let column = |which: usize| -> ArrayRef {

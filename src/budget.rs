@@ -35,7 +35,7 @@ impl Budget {
             tokens => tokens,
         };
         Self {
-            batch_tokens: batch_tokens.min(row_tokens),
+            batch_tokens: batch_tokens.min(row_tokens).max(1),
             row_tokens,
         }
     }

@@ -17,6 +17,8 @@ pub struct Group {
     /// The token that ends a response, if log-probabilities are asked for.
     pub end_token: Option<u32>,
     shared: usize,
+    /// Whether the first sequence is one of those whose positions are embedded otherwise.
+    is_long: bool,
 }
 
 impl Group {
@@ -32,6 +34,7 @@ impl Group {
             0
         };
         Self {
+            is_long: sequences.first().is_some_and(is_long),
             sequences,
             end_token,
             shared,
@@ -49,6 +52,9 @@ impl Group {
         let (Some(own), Some(others)) = (self.sequences.first(), other.sequences.first()) else {
             return 0;
         };
+        if self.is_long != other.is_long {
+            return 0;
+        }
         let pairs = own.ids.iter().zip(&others.ids);
         let pairs = pairs.take(own.prompt_tokens.min(others.prompt_tokens));
         pairs.take_while(|(a, b)| a == b).count()

@@ -65,7 +65,7 @@ impl Ches {
         self
     }
 
-    /// `auto`, `cpu`, `cuda` or `cuda:<n>` (`ches.device`).
+    /// `auto`, `cpu`, `cuda` or `cuda:<n>[,<n>…]` (`ches.device`).
     ///
     /// # Errors
     /// When it is none of these.
@@ -73,7 +73,7 @@ impl Ches {
         self.with_setting("device", device)
     }
 
-    /// What weights and activations are (`ches.dtype`).
+    /// What weights are, and on a GPU what is multiplied with them (`ches.dtype`).
     pub fn with_dtype(mut self, dtype: ModelDtype) -> Self {
         self.settings.dtype = dtype;
         self

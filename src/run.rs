@@ -1,6 +1,6 @@
 //! One call of the scorer: its rows are rendered, tokenized, looked up, queued, and made scores of.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ches_udfs::{
@@ -73,10 +73,10 @@ impl<'a> Run<'a> {
         rows: &[PreferencePair],
     ) -> Result<Vec<RowResult<PairScores>>, ScorerError> {
         let arguments = [Argument::Chosen, Argument::Rejected];
-        let encoded = rows
-            .iter()
-            .map(|pair| self.encode(&pair.prompt, [&pair.chosen, &pair.rejected], arguments));
-        self.score(encoded.collect(), pair_model_scores, |row, scores| {
+        let encoded = self.encoded(rows, |pair| {
+            self.encode(&pair.prompt, [&pair.chosen, &pair.rejected], arguments)
+        })?;
+        self.score(encoded, pair_model_scores, |row, scores| {
             pair_scores(self.job.needs, row, scores)
         })
     }
@@ -86,10 +86,23 @@ impl<'a> Run<'a> {
         &self,
         rows: &[PromptedResponse],
     ) -> Result<Vec<RowResult<ResponseScores>>, ScorerError> {
-        let encoded = rows
-            .iter()
-            .map(|row| self.encode(&row.prompt, [&row.response], [Argument::Response]));
-        self.score(encoded.collect(), response_model_scores, response_scores)
+        let encoded = self.encoded(rows, |row| {
+            self.encode(&row.prompt, [&row.response], [Argument::Response])
+        })?;
+        self.score(encoded, response_model_scores, response_scores)
+    }
+
+    /// Rows, tokenized, unless nobody waits for them any more.
+    fn encoded<T>(
+        &self,
+        rows: &[T],
+        encode: impl Fn(&T) -> RowResult<Encoded>,
+    ) -> Result<Vec<RowResult<Encoded>>, ScorerError> {
+        let unless_cancelled = |row| match self.cancelled.load(Ordering::Relaxed) {
+            true => Err(other(Cancelled)),
+            false => Ok(encode(row)),
+        };
+        rows.iter().map(unless_cancelled).collect()
     }
 
     fn encoder(&self) -> Encoder<'_> {
@@ -216,7 +229,15 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let end_token = if self.job.needs.contains(Needs::LOG_PROBS) {
-            Some(end_token.map_err(|reason| setting("model", reason))?)
+            let end = end_token.map_err(|reason| setting("model", reason))?;
+            let vocab_size = self.model.config().vocab_size;
+            if end as usize >= vocab_size {
+                let reason = format!(
+                    "the token that ends a response has the id {end}, and the model {vocab_size} tokens"
+                );
+                return Err(setting("model", reason));
+            }
+            Some(end)
         } else {
             None
         };

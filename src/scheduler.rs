@@ -2,8 +2,8 @@
 //! process.
 //!
 //! Groups of sequences go in; a thread for each replica of the model takes as many from the front as
-//! one forward pass holds, whoever they came from. A full queue makes callers wait, and what nobody
-//! waits for any more leaves it.
+//! one forward pass holds, whoever they came from. Each caller has its share of the queue and waits when
+//! that is full; what nobody waits for any more leaves it.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -20,7 +20,7 @@ use crate::engine::{Embedding, Group};
 /// How long a caller waits between two looks at whether its query still stands.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// The queue holds about so many batches for each replica.
+/// The queue holds about so many batches of a caller for each replica.
 const BATCHES_WAITING: usize = 4;
 
 /// A model on one device.
@@ -45,9 +45,9 @@ pub struct Answer {
     pub model_time: Duration,
 }
 
-/// Nobody waits for the results any more.
+/// Nobody waits for the results any more, or nobody works on them.
 #[derive(Debug, thiserror::Error)]
-#[error("the query was dropped")]
+#[error("the query was dropped, or the model's threads have ended")]
 pub struct Cancelled;
 
 /// A group that waits.
@@ -64,7 +64,6 @@ struct Waiting {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Waiting>,
-    tokens: usize,
     is_closed: bool,
 }
 
@@ -73,8 +72,6 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Something came in, or the queue was closed.
     filled: Condvar,
-    /// Something went out.
-    drained: Condvar,
 }
 
 /// The queue of one model.
@@ -138,31 +135,25 @@ impl Scheduler {
                 answer: answer.clone(),
             });
         let mut coming = waiting.collect::<VecDeque<_>>();
-        let mut missing = coming.len();
         drop(answer);
+        let room = batch_tokens.saturating_mul(BATCHES_WAITING * self.replicas);
+        let (mut missing, mut queued) = (coming.len(), 0);
         while missing > 0 {
-            if cancelled.load(Ordering::Relaxed) {
-                self.shared.remove(cancelled);
-                return Err(Cancelled);
-            }
-            if !coming.is_empty() {
-                let room = batch_tokens.saturating_mul(BATCHES_WAITING * self.replicas);
-                self.shared.push(&mut coming, room);
-            }
-            let mut next = if coming.is_empty() {
-                match answers.recv_timeout(PATIENCE) {
-                    Ok(answer) => Some(answer),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    // Every sender is gone: the replicas' threads were.
-                    Err(RecvTimeoutError::Disconnected) => return Err(Cancelled),
-                }
-            } else {
-                answers.try_recv().ok()
+            queued += self.shared.push(&mut coming, room.saturating_sub(queued));
+            let mut next = match answers.recv_timeout(PATIENCE) {
+                Ok(answer) => Some(answer),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return Err(Cancelled),
             };
             while let Some(answer) = next {
                 missing -= 1;
+                queued -= answer.group.tokens();
                 answered(answer);
                 next = answers.try_recv().ok();
+            }
+            if cancelled.load(Ordering::Relaxed) {
+                self.shared.remove(cancelled);
+                return Err(Cancelled);
             }
         }
         Ok(())
@@ -174,32 +165,26 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves what the queue has room for into it; waits a while for some room.
-    fn push(&self, coming: &mut VecDeque<Waiting>, room: usize) {
-        let is_full = |queue: &mut Queue| queue.tokens >= room;
-        let waited = self
-            .drained
-            .wait_timeout_while(self.lock(), PATIENCE, is_full);
-        let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        while queue.tokens < room
+    /// Moves groups of about so many tokens into the queue; tells of how many.
+    fn push(&self, coming: &mut VecDeque<Waiting>, room: usize) -> usize {
+        let mut queue = self.lock();
+        let mut tokens = 0;
+        while tokens < room
             && let Some(waiting) = coming.pop_front()
         {
-            queue.tokens += waiting.group.tokens();
+            tokens += waiting.group.tokens();
             queue.waiting.push_back(waiting);
         }
         drop(queue);
-        self.filled.notify_all();
+        if tokens > 0 {
+            self.filled.notify_all();
+        }
+        tokens
     }
 
     fn remove(&self, cancelled: &Arc<AtomicBool>) {
-        let mut queue = self.lock();
-        queue
-            .waiting
-            .retain(|waiting| !Arc::ptr_eq(&waiting.cancelled, cancelled));
-        let tokens = queue.waiting.iter().map(|waiting| waiting.group.tokens());
-        queue.tokens = tokens.sum();
-        drop(queue);
-        self.drained.notify_all();
+        let is_wanted = |waiting: &Waiting| !Arc::ptr_eq(&waiting.cancelled, cancelled);
+        self.lock().waiting.retain(is_wanted);
     }
 
     /// What one forward pass of up to `most_tokens` tokens takes from the front, at least one group;
@@ -209,36 +194,35 @@ impl Shared {
         let mut batch: Vec<Waiting> = Vec::new();
         let (mut tokens, mut budget) = (0, most_tokens);
         loop {
-            while let Some(waiting) = queue.waiting.front() {
-                let alone = waiting.group.tokens();
-                budget = budget.min(waiting.batch_tokens);
-                let last = batch.last();
-                let shared = last.map_or(0, |last| waiting.group.tokens_shared_with(&last.group));
-                let is_cancelled = waiting.cancelled.load(Ordering::Relaxed);
-                if !batch.is_empty() && !is_cancelled && tokens + alone - shared > budget {
+            while let Some(waiting) = queue.waiting.pop_front() {
+                if waiting.cancelled.load(Ordering::Relaxed) {
+                    continue;
+                }
+                let more = tokens_after(batch.last(), &waiting.group);
+                if !batch.is_empty() && tokens + more > budget.min(waiting.batch_tokens) {
+                    queue.waiting.push_front(waiting);
                     break;
                 }
-                queue.tokens -= alone;
-                let waiting = queue.waiting.pop_front();
-                if !is_cancelled {
-                    tokens += alone - shared;
-                    batch.extend(waiting);
-                }
+                tokens += more;
+                budget = budget.min(waiting.batch_tokens);
+                batch.push(waiting);
             }
             if !batch.is_empty() {
-                break;
+                return Some(batch);
             }
             if queue.is_closed {
                 return None;
             }
             let waited = self.filled.wait(queue);
             queue = waited.unwrap_or_else(PoisonError::into_inner);
-            budget = most_tokens;
         }
-        drop(queue);
-        self.drained.notify_all();
-        Some(batch)
     }
+}
+
+/// Tokens that a group adds to a batch that ends in another.
+fn tokens_after(last: Option<&Waiting>, group: &Group) -> usize {
+    let shared = last.map_or(0, |last| group.tokens_shared_with(&last.group));
+    group.tokens() - shared.min(group.tokens())
 }
 
 /// One replica at work.
@@ -265,16 +249,19 @@ impl Worker {
         }
         let began = Instant::now();
         let groups: Vec<&Group> = batch.iter().map(|waiting| &waiting.group).collect();
-        let tokens: usize = groups.iter().map(|group| group.tokens()).sum();
+        let previous = [None].into_iter().chain(batch.iter().map(Some));
+        let tokens = groups.iter().zip(previous);
+        let tokens: usize = tokens.map(|(group, last)| tokens_after(last, group)).sum();
         let computed = catch_unwind(AssertUnwindSafe(|| self.replica.forward(&groups)));
         let computed = computed.unwrap_or_else(|panic| Err(Error::msg(message(&*panic))));
         let took = began.elapsed();
+        let of_groups: usize = groups.iter().map(|group| group.tokens()).sum();
         let each: Vec<Result<Vec<Embedding>>> = match computed {
             Ok(embeddings) => embeddings.into_iter().map(Ok).collect(),
             Err(error) if batch.len() == 1 => vec![Err(error)],
             Err(error) => {
                 if is_out_of_memory(&error) {
-                    self.most_tokens = tokens / 2;
+                    self.most_tokens = self.most_tokens.min(tokens / 2);
                     log::warn!(
                         "the device has no memory for {tokens} tokens at once; going on with \
                          {} (ches.batch_tokens)",
@@ -287,7 +274,7 @@ impl Worker {
             }
         };
         for (waiting, embeddings) in batch.into_iter().zip(each) {
-            let share = waiting.group.tokens() as f64 / tokens.max(1) as f64;
+            let share = waiting.group.tokens() as f64 / of_groups.max(1) as f64;
             // Whoever asked may have gone.
             let _ = waiting.answer.send(Answer {
                 number: waiting.number,
@@ -490,29 +477,91 @@ mod tests {
         assert!(batches.iter().all(|batch| batch.len() <= 4), "{batches:?}");
     }
 
-    #[test]
-    fn a_full_queue_makes_callers_wait() {
-        let fake = Fake {
-            takes: Duration::from_millis(20),
-            ..Fake::default()
-        };
-        let scheduler = start(vec![fake]);
+    /// What lies in the queue while `work` is done, at most.
+    fn most_waiting(scheduler: &Scheduler, work: impl FnOnce()) -> usize {
         let most = AtomicUsize::new(0);
         let is_done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !is_done.load(Ordering::Relaxed) {
-                    most.fetch_max(scheduler.shared.lock().tokens, Ordering::Relaxed);
+                    most.fetch_max(scheduler.shared.lock().waiting.len(), Ordering::Relaxed);
                     std::thread::sleep(Duration::from_millis(1));
                 }
             });
+            work();
+            is_done.store(true, Ordering::Relaxed);
+        });
+        most.into_inner()
+    }
+
+    #[test]
+    fn backing_off_counts_what_is_shared_once() {
+        // A forward pass of it is 100 shared tokens and one more of each group.
+        let sharing = |last| {
+            let sequence = Sequence {
+                ids: (50..150).chain([last]).collect(),
+                prompt_tokens: 100,
+                truncated: false,
+            };
+            Group::new(vec![sequence], None, None)
+        };
+        let batch: Vec<_> = (200..220).map(sharing).collect();
+        let waiting = batch.into_iter().map(|group| Waiting {
+            number: 0,
+            group,
+            batch_tokens: 1000,
+            cancelled: Arc::default(),
+            answer: mpsc::channel().0,
+        });
+        let mut worker = Worker {
+            replica: Box::new(Fake {
+                memory: Some(1500),
+                ..Fake::default()
+            }),
+            shared: Arc::default(),
+            most_tokens: usize::MAX,
+        };
+        worker.compute(waiting.collect());
+        assert_eq!(worker.most_tokens, 60);
+    }
+
+    #[test]
+    fn a_caller_with_a_full_share_waits() {
+        let fake = Fake {
+            takes: Duration::from_millis(20),
+            ..Fake::default()
+        };
+        let scheduler = start(vec![fake]);
+        let most = most_waiting(&scheduler, || {
             let groups = (100..160).map(|id| group(id, 10)).collect();
             let results = ask(&scheduler, groups, 20);
             assert_eq!(results, (100..160).map(Some).collect::<Vec<_>>());
-            is_done.store(true, Ordering::Relaxed);
         });
-        let most = most.into_inner();
-        assert!(most > 0 && most <= BATCHES_WAITING * 20, "{most}");
+        assert!(most > 0 && most <= 2 * BATCHES_WAITING, "{most}");
+    }
+
+    #[test]
+    fn small_budgets_are_not_starved_by_large_ones() {
+        let fake = Fake {
+            takes: Duration::from_millis(20),
+            ..Fake::default()
+        };
+        let scheduler = start(vec![fake]);
+        let large_is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                ask(
+                    &scheduler,
+                    (1000..3000).map(|id| group(id, 10)).collect(),
+                    400,
+                );
+                large_is_done.store(true, Ordering::Relaxed);
+            });
+            std::thread::sleep(Duration::from_millis(100));
+            let results = ask(&scheduler, vec![group(1, 10), group(2, 10)], 10);
+            assert_eq!(results, [Some(1), Some(2)]);
+            assert!(!large_is_done.load(Ordering::Relaxed));
+        });
     }
 
     #[test]
@@ -533,7 +582,6 @@ mod tests {
             cancelled.store(true, Ordering::Relaxed);
             assert!(caller.join().unwrap().is_err());
         });
-        assert_eq!(scheduler.shared.lock().tokens, 0);
         assert!(scheduler.shared.lock().waiting.is_empty());
         assert_eq!(ask(&scheduler, vec![group(1, 10)], 20), [Some(1)]);
         assert!(batches.lock().unwrap().len() < 6);

@@ -156,6 +156,12 @@ pub struct Read {
     pub targets: Vec<u32>,
 }
 
+impl Read {
+    fn has_targets(&self) -> bool {
+        !self.targets.is_empty()
+    }
+}
+
 /// A decoder-only transformer.
 #[derive(Debug)]
 pub struct Decoder {
@@ -283,12 +289,18 @@ impl Decoder {
         let config = &self.config;
         let unembedding = &self.weights.unembedding;
         match self.device {
-            Device::Cpu if batch.reads.iter().any(|read| !read.targets.is_empty()) => {
+            Device::Cpu if self.is_packed() && batch.reads.iter().any(Read::has_targets) => {
                 self.run_by(&Cpu { config }, batch, self.packed_unembedding()?)
             }
             Device::Cpu => self.run_by(&Cpu { config }, batch, unembedding),
             _ => self.run_by(&self.tensors(), batch, unembedding),
         }
+    }
+
+    /// Whether blocks are laid out for this machine's processor.
+    fn is_packed(&self) -> bool {
+        let mut weights = self.weights.blocks.iter().map(|block| &block.qkv.weight);
+        weights.any(|weight| matches!(weight, Matrix::Packed(_)))
     }
 
     /// Whether it computes on CPU.
@@ -333,7 +345,7 @@ impl Decoder {
             Output {
                 sum: sums.sum,
                 last: sums.last,
-                log_prob: (!read.targets.is_empty()).then_some(log_prob),
+                log_prob: read.has_targets().then_some(log_prob),
             }
         };
         Ok(sums.zip(&batch.reads).map(output).collect())

@@ -35,9 +35,9 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
     PhysicalExpr, PlanProperties, ReplaceChildrenOptions, apply_expression_roots,
 };
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use futures::stream::FuturesOrdered;
-use futures::{FutureExt, Stream, StreamExt, ready};
+use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::OnceCell;
 
 use crate::functions::is_scoring_function;
@@ -213,6 +213,7 @@ impl ExecutionPlan for ScoreExec {
             waiting: Vec::new(),
             waiting_rows: 0,
             rows: FIRST_ROWS,
+            returned_rows: 0,
             scoring: FuturesOrdered::new(),
         };
         Ok(Box::pin(RecordBatchStreamAdapter::new(
@@ -283,14 +284,19 @@ struct Scoring {
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
     rows: usize,
+    returned_rows: usize,
     scoring: FuturesOrdered<BoxFuture<'static, Result<RecordBatch>>>,
 }
 
 impl Scoring {
-    /// How many batches are scored at the same time: once it is clear that all are wanted, the
-    /// next is made ready while one is computed.
+    /// How many batches are scored at the same time: once many were asked for, the next is made ready
+    /// while one is computed.
     fn at_once(&self) -> usize {
-        if self.rows < MOST_ROWS { 1 } else { 2 }
+        if self.returned_rows < MOST_ROWS / 2 {
+            1
+        } else {
+            2
+        }
     }
 
     /// Begins to score the rows that wait, if they are enough. `is_last`: no more are coming.
@@ -338,6 +344,8 @@ impl Stream for Scoring {
         let this = &mut *self;
         loop {
             if let Poll::Ready(Some(scored)) = this.scoring.poll_next_unpin(cx) {
+                let rows = scored.as_ref().map_or(0, RecordBatch::num_rows);
+                this.returned_rows += rows;
                 return Poll::Ready(Some(scored.record_output(&this.baseline)));
             }
             if this.scoring.len() >= this.at_once() {
@@ -354,12 +362,18 @@ impl Stream for Scoring {
                     Poll::Pending
                 };
             };
-            match ready!(input.poll_next_unpin(cx)) {
+            match std::task::ready!(input.poll_next_unpin(cx)) {
                 None => this.input = None,
-                Some(batch) => {
-                    let batch = batch?;
+                Some(Ok(batch)) => {
                     this.waiting_rows += batch.num_rows();
                     this.waiting.push(batch);
+                }
+                Some(Err(error)) => {
+                    // After what is being scored, as if nothing were made ready ahead.
+                    this.scoring.push_back(ready(Err(error)).boxed());
+                    this.input = None;
+                    this.waiting.clear();
+                    this.waiting_rows = 0;
                 }
             }
         }

@@ -89,7 +89,7 @@ pub struct ChesSettings {
     pub chat_template: Option<String>,
     /// `auto`, `cpu`, `cuda` or `cuda:<n>[,<n>…]`. Key `device`.
     pub device: String,
-    /// What weights and activations are. Key `dtype`.
+    /// What weights are, and on a GPU what is multiplied with them. Key `dtype`.
     pub dtype: ModelDtype,
     /// Tokens of prompt + response that are kept, the end token not counted; 0 is the model's
     /// limit. Key `max_length`.
@@ -104,8 +104,8 @@ pub struct ChesSettings {
     /// Bytes of scores that are kept in this process, shared by queries; 0 keeps none. Key
     /// `memo_bytes`.
     pub memo_bytes: usize,
-    /// Bytes that the activations of one forward pass may take; 0 is chosen for the machine. Key
-    /// `memory_limit`.
+    /// Bytes that those activations of one forward pass may take that grow with its tokens; 0 is chosen
+    /// for the machine. Key `memory_limit`.
     pub memory_limit: usize,
 }
 

@@ -119,6 +119,26 @@ async fn a_limit_ends_the_work() {
 }
 
 #[tokio::test]
+async fn what_comes_before_a_failure_of_the_input_comes_out() {
+    let (ctx, scorer) = session();
+    ctx.sql("SET datafusion.execution.batch_size = 256")
+        .await
+        .unwrap();
+    let rows = "SELECT value FROM generate_series(1, 10000) \
+                WHERE CAST(CASE WHEN value < 2000 THEN '1' ELSE 'x' END AS INT) = 1";
+    let scored = format!("SELECT ches(CAST(value AS VARCHAR), 'a', 'b') AS score FROM ({rows})");
+    let limited = format!("SELECT * FROM ({scored}) WHERE score > 0 LIMIT 900");
+    let batches = ctx.sql(&limited).await.unwrap().collect().await.unwrap();
+    assert_eq!(
+        batches.iter().map(|batch| batch.num_rows()).sum::<usize>(),
+        900
+    );
+    let found = ctx.sql(&scored).await.unwrap().collect().await;
+    assert!(found.unwrap_err().to_string().contains("'x'"));
+    assert!(scorer.calls.lock().unwrap().len() > 5);
+}
+
+#[tokio::test]
 async fn a_failure_ends_the_query() {
     let (ctx, scorer) = session();
     let value = "CASE WHEN value = 3000 THEN -1 ELSE value END";

@@ -23,10 +23,10 @@ pub struct Heads<'a> {
     pub head_dim: usize,
 }
 
-/// Some queries of one head in one segment.
+/// Some queries in one segment, of all heads that share a key head.
 struct Tile<'a> {
     segment: &'a Segment,
-    head: usize,
+    key_head: usize,
     /// Which of the segment's own tokens, counted from its first.
     queries: Range<usize>,
     /// The row of the result that belongs to the first of them.
@@ -52,9 +52,9 @@ impl<'a> Heads<'a> {
         for (segment, queries) in pattern.computed() {
             for first in queries.clone().step_by(QUERY_TILE) {
                 let end = queries.end.min(first + QUERY_TILE);
-                tiles.extend((0..self.heads).map(|head| Tile {
+                tiles.extend((0..self.kv_heads).map(|key_head| Tile {
                     segment,
-                    head,
+                    key_head,
                     queries: first - segment.own.start..end - segment.own.start,
                     first_row: rows,
                 }));
@@ -66,16 +66,36 @@ impl<'a> Heads<'a> {
             .map(|tile| self.attend_tile(tile, attention))
             .collect();
         let width = self.heads * self.head_dim;
+        let of_group = self.group() * self.head_dim;
         let mut attended = vec![0.0; rows * width];
         for (tile, output) in tiles.iter().zip(outputs) {
-            for (at, row) in output.chunks_exact(self.head_dim).enumerate() {
-                let start = (tile.first_row + at) * width + tile.head * self.head_dim;
-                attended[start..start + self.head_dim].copy_from_slice(row);
+            for (at, row) in output.chunks_exact(of_group).enumerate() {
+                let start = (tile.first_row + at) * width + tile.key_head * of_group;
+                attended[start..start + of_group].copy_from_slice(row);
             }
         }
         attended
     }
 
+    /// Query heads that share a key head.
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// One head of tokens that lie in several places, one after another. The order in which products are
+    /// summed up is then the same, however a sequence was packed.
+    fn gathered(&self, head: usize, parts: &[Range<usize>]) -> Vec<f32> {
+        let stride = self.row_width();
+        let tokens = parts.iter().map(Range::len).sum::<usize>();
+        let mut values = Vec::with_capacity(tokens * self.head_dim);
+        for token in parts.iter().cloned().flatten() {
+            let first = token * stride + head * self.head_dim;
+            values.extend_from_slice(&self.qkv[first..first + self.head_dim]);
+        }
+        values
+    }
+
+    /// `(queries, group · head_dim)`.
     fn attend_tile(&self, tile: &Tile, attention: Attention) -> Vec<f32> {
         let Segment { own, context, .. } = tile.segment;
         let count = tile.queries.len();
@@ -96,45 +116,41 @@ impl<'a> Heads<'a> {
                 parts.push(start..part.end);
             }
         }
-        let group = self.heads / self.kv_heads;
-        let key_head = self.heads + tile.head / group;
-        let queries = own.start + tile.queries.start..own.start + tile.queries.end;
-        let queries = self.view(tile.head, queries);
-
+        let (group, head_dim) = (self.group(), self.head_dim);
         let width = visible - skipped;
+        let keys = self.gathered(self.heads + tile.key_head, &parts);
+        let values = self.gathered(self.heads + self.kv_heads + tile.key_head, &parts);
+        let keys = View::new(&keys, width, head_dim, head_dim);
+        let values = View::new(&values, width, head_dim, head_dim);
+        let queries = own.start + tile.queries.start..own.start + tile.queries.end;
+
         let mut scores = vec![0.0; count * width];
-        let mut column = 0;
-        for part in parts.iter().cloned() {
-            let length = part.len();
-            let out = ViewMut::new(&mut scores[column..], count, length, width);
-            let keys = self.view(key_head, part);
-            product_transposed(out, queries, keys, attention.scale as f32, 1);
-            column += length;
-        }
         let mut sums = vec![0.0; count];
-        vectorised(
-            #[inline(always)]
-            || {
-                for (at, row) in scores.chunks_exact_mut(width).enumerate() {
-                    let seen = first_own + at + 1;
-                    let from = attention.window.map_or(0, |w| seen.saturating_sub(w));
-                    let range = from - skipped..seen - skipped;
-                    sums[at] = soften(row, range, attention.cap);
-                }
-            },
-        );
-        let mut output = vec![0.0; count * self.head_dim];
-        let mut column = 0;
-        for part in parts {
-            let length = part.len();
-            let weights = View::new(&scores[column..], count, length, width);
-            let out = ViewMut::new(&mut output, count, self.head_dim, self.head_dim);
-            let values = self.view(key_head + self.kv_heads, part);
-            product(out, weights, values, column > 0, 1);
-            column += length;
-        }
-        for (row, sum) in output.chunks_exact_mut(self.head_dim).zip(sums) {
-            row.iter_mut().for_each(|value| *value /= sum);
+        let mut output = vec![0.0; count * group * head_dim];
+        for head in 0..group {
+            let queries = self.view(tile.key_head * group + head, queries.clone());
+            let out = ViewMut::new(&mut scores, count, width, width);
+            product_transposed(out, queries, keys, attention.scale as f32, 1);
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (at, row) in scores.chunks_exact_mut(width).enumerate() {
+                        let seen = first_own + at + 1;
+                        let from = attention.window.map_or(0, |w| seen.saturating_sub(w));
+                        let range = from - skipped..seen - skipped;
+                        sums[at] = soften(row, range, attention.cap);
+                    }
+                },
+            );
+            let weights = View::new(&scores, count, width, width);
+            let of_head = &mut output[head * head_dim..];
+            let out = ViewMut::new(of_head, count, head_dim, group * head_dim);
+            product(out, weights, values, false, 1);
+            let rows = output.chunks_exact_mut(group * head_dim);
+            for (row, sum) in rows.zip(&sums) {
+                let of_head = &mut row[head * head_dim..(head + 1) * head_dim];
+                of_head.iter_mut().for_each(|value| *value /= sum);
+            }
         }
         output
     }

@@ -1,4 +1,5 @@
-//! The decoder's steps on CPU: activations are f32 whatever the weights are.
+//! The decoder's steps on CPU. Activations are f32 whatever the weights are; what is multiplied with weights
+//! in bf16 is rounded to it where the processor multiplies bf16.
 
 mod attention;
 mod exp;
@@ -197,8 +198,11 @@ impl Steps for Cpu<'_> {
 
     fn select(&self, rows: &Rows, which: &[u32]) -> Result<Rows> {
         let width = rows.width;
-        let row = |at: &u32| &rows.values[*at as usize * width..(*at as usize + 1) * width];
-        let values = which.iter().flat_map(row).copied().collect();
+        let mut values = Vec::with_capacity(which.len() * width);
+        for at in which {
+            let first = *at as usize * width;
+            values.extend_from_slice(&rows.values[first..first + width]);
+        }
         Ok(Rows { values, width })
     }
 
@@ -210,7 +214,8 @@ impl Steps for Cpu<'_> {
 
     fn stack(&self, parts: Vec<Rows>) -> Result<Rows> {
         let width = parts.first().map_or(1, |part| part.width);
-        let values = parts.into_iter().flat_map(|part| part.values).collect();
+        let parts: Vec<Vec<f32>> = parts.into_iter().map(|part| part.values).collect();
+        let values = parts.concat();
         Ok(Rows { values, width })
     }
 

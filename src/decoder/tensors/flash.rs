@@ -1,20 +1,32 @@
-//! Attention over packed segments by the FlashAttention-2 kernels, in one launch for all of them.
+//! Attention over packed segments by the FlashAttention-2 kernels, many of them in one launch.
 //!
 //! Dao 2023, arXiv 2307.08691. Queries and keys come as sequences of variable length, one for each
 //! segment; a segment's keys are those of its context and its own, gathered.
 
-use candle_core::{DType, Result, Tensor};
+use std::ops::Range;
+
+use candle_core::{DType, Device, Error, Result, Tensor};
 use candle_flash_attn::flash_attn_varlen_alibi_windowed_softcap;
 
 use super::Tensors;
-use crate::decoder::attention::{Attention, Pattern};
+use crate::decoder::attention::{Attention, Pattern, Segment};
 
 /// The widest head that the kernels have.
 const MOST_HEAD_DIM: usize = 256;
 
-/// What the kernels are told of a batch.
+/// Keys and values are gathered for so many times as many tokens as a batch has, at most: a long context
+/// that many segments share is repeated for each.
+const GATHERED: usize = 4;
+
+/// What the kernels are told of a batch, in one launch or several.
 #[derive(Debug)]
 pub(super) struct FlashPattern {
+    launches: Vec<Launch>,
+}
+
+/// Some segments.
+#[derive(Debug)]
+struct Launch {
     /// Which tokens are computed, `(queries)`.
     queries: Tensor,
     /// The keys of each segment, one after another, `(keys)`.
@@ -27,51 +39,91 @@ pub(super) struct FlashPattern {
     most_keys: usize,
 }
 
+/// A launch that segments are added to.
+#[derive(Debug)]
+struct Collected {
+    queries: Vec<u32>,
+    keys: Vec<u32>,
+    query_ends: Vec<u32>,
+    key_ends: Vec<u32>,
+    most_queries: usize,
+    most_keys: usize,
+}
+
+impl Default for Collected {
+    fn default() -> Self {
+        Self {
+            queries: Vec::new(),
+            keys: Vec::new(),
+            query_ends: vec![0],
+            key_ends: vec![0],
+            most_queries: 0,
+            most_keys: 0,
+        }
+    }
+}
+
+impl Collected {
+    fn add(&mut self, segment: &Segment, queries: Range<usize>) {
+        // The last query sees all keys, as the kernels take it.
+        let own = segment.own.start..queries.end;
+        let before = self.keys.len();
+        let context = segment.context.iter().cloned().flatten();
+        self.keys.extend(context.chain(own).map(|key| key as u32));
+        self.most_keys = self.most_keys.max(self.keys.len() - before);
+        self.most_queries = self.most_queries.max(queries.len());
+        self.queries.extend(queries.map(|query| query as u32));
+        self.query_ends.push(self.queries.len() as u32);
+        self.key_ends.push(self.keys.len() as u32);
+    }
+
+    fn on(self, device: &Device) -> Result<Launch> {
+        let tensor = |numbers: Vec<u32>| {
+            let count = numbers.len();
+            Tensor::from_vec(numbers, count, device)
+        };
+        Ok(Launch {
+            queries: tensor(self.queries)?,
+            keys: tensor(self.keys)?,
+            query_ends: tensor(self.query_ends)?,
+            key_ends: tensor(self.key_ends)?,
+            most_queries: self.most_queries,
+            most_keys: self.most_keys,
+        })
+    }
+}
+
 impl FlashPattern {
     /// None where the kernels do not fit.
+    ///
+    /// # Errors
+    /// When the device has no memory for it.
     pub fn new(pattern: &Pattern, with: &Tensors) -> Result<Option<Self>> {
         let head_dim = with.config.head_dim;
-        let fits = with.device.is_cuda()
+        let fits = is_supported(with.device)?
             && matches!(with.dtype, DType::BF16 | DType::F16)
             && head_dim <= MOST_HEAD_DIM
             && head_dim.is_multiple_of(8);
         if !fits || pattern.computed().next().is_none() {
             return Ok(None);
         }
-        let (mut queries, mut keys) = (Vec::new(), Vec::new());
-        let (mut query_ends, mut key_ends) = (vec![0], vec![0]);
-        let (mut most_queries, mut most_keys) = (0, 0);
-        for (segment, wanted) in pattern.computed() {
-            // The last query sees all keys, as the kernels take it.
-            let own = segment.own.start..wanted.end;
-            let before = keys.len();
-            keys.extend(
-                segment
-                    .context
-                    .iter()
-                    .cloned()
-                    .flatten()
-                    .map(|key| key as u32),
-            );
-            keys.extend(own.map(|key| key as u32));
-            most_keys = most_keys.max(keys.len() - before);
-            most_queries = most_queries.max(wanted.len());
-            queries.extend(wanted.map(|query| query as u32));
-            query_ends.push(queries.len() as u32);
-            key_ends.push(keys.len() as u32);
+        let tokens: usize = pattern
+            .segments
+            .iter()
+            .map(|segment| segment.own.len())
+            .sum();
+        let mut launches = Vec::new();
+        let mut collected = Collected::default();
+        for (segment, queries) in pattern.computed() {
+            let keys: usize = segment.context.iter().map(Range::len).sum();
+            let is_full = collected.keys.len() + keys + segment.own.len() > GATHERED * tokens;
+            if is_full && !collected.queries.is_empty() {
+                launches.push(std::mem::take(&mut collected).on(with.device)?);
+            }
+            collected.add(segment, queries);
         }
-        let tensor = |numbers: Vec<u32>| {
-            let count = numbers.len();
-            Tensor::from_vec(numbers, count, with.device)
-        };
-        Ok(Some(Self {
-            queries: tensor(queries)?,
-            keys: tensor(keys)?,
-            query_ends: tensor(query_ends)?,
-            key_ends: tensor(key_ends)?,
-            most_queries,
-            most_keys,
-        }))
+        launches.push(collected.on(with.device)?);
+        Ok(Some(Self { launches }))
     }
 
     /// As [`super::attention::attend`].
@@ -82,25 +134,34 @@ impl FlashPattern {
         values: &Tensor,
         attention: Attention,
     ) -> Result<Tensor> {
-        let queries = if self.queries.dim(0)? == queries.dim(0)? {
-            queries.clone()
-        } else {
-            queries.index_select(&self.queries, 0)?
-        };
-        let attended = flash_attn_varlen_alibi_windowed_softcap(
-            &queries,
-            &keys.index_select(&self.keys, 0)?,
-            &values.index_select(&self.keys, 0)?,
-            None,
-            &self.query_ends,
-            &self.key_ends,
-            self.most_queries,
-            self.most_keys,
-            attention.scale as f32,
-            attention.window.map(|window| window - 1),
-            Some(0),
-            attention.cap.map_or(0.0, |cap| cap as f32),
-        )?;
-        attended.flatten_from(1)
+        let attended = self.launches.iter().map(|launch| {
+            let attended = flash_attn_varlen_alibi_windowed_softcap(
+                &queries.index_select(&launch.queries, 0)?,
+                &keys.index_select(&launch.keys, 0)?,
+                &values.index_select(&launch.keys, 0)?,
+                None,
+                &launch.query_ends,
+                &launch.key_ends,
+                launch.most_queries,
+                launch.most_keys,
+                attention.scale as f32,
+                attention.window.map(|window| window - 1),
+                Some(0),
+                attention.cap.map_or(0.0, |cap| cap as f32),
+            )?;
+            attended.flatten_from(1)
+        });
+        Tensor::cat(&attended.collect::<Result<Vec<_>>>()?, 0)
     }
+}
+
+/// Whether a device has the instructions of the kernels (Ampere and later). On others they print a line and
+/// leave the result as it is.
+fn is_supported(device: &Device) -> Result<bool> {
+    let Device::Cuda(device) = device else {
+        return Ok(false);
+    };
+    let stream = device.cuda_stream();
+    let (major, _) = stream.context().compute_capability().map_err(Error::wrap)?;
+    Ok(major >= 8)
 }
