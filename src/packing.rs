@@ -169,6 +169,8 @@ impl Leaf<'_> {
 }
 
 #[cfg(test)]
+// A context of one range is what is meant.
+#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
 
