@@ -163,7 +163,7 @@ def compare(args, title, ches, data, arguments, rows, max_length, others, peaks)
         )
 
 
-def grow(ches, folder, table, pyarrow):
+def grow(args, ches, folder, table, pyarrow):
     """How the time of `ches` in f32 grows."""
     pairs = [split(row["chosen"], row["rejected"]) for row in table.to_pylist()]
     responses = [response for _, *two in pairs for response in two]
@@ -175,25 +175,16 @@ def grow(ches, folder, table, pyarrow):
         pyarrow.parquet.write_table(pyarrow.table(columns), f"{folder}/{name}")
         return f"{folder}/{name}"
 
-    def line(name, data, options=(), partitions=1):
-        arguments = "prompt, chosen, rejected"
+    cases = []
+
+    def case(name, data, options=(), partitions=1):
         own = Ches.__new__(Ches)
         own.command = [*ches.command, *options]
-        runs = [own.scores(data, "f32", f"ches({arguments})", partitions) for _ in range(2)]
-        done = min(runs, key=lambda run: run["cpu_seconds"])
-        prompts, others = own.tokens(data, arguments)
-        tokens, rows = prompts + others, len(done["scores"])
-        print(
-            f"| {name} | {rows} | {tokens} | {done['seconds']:.1f} | {done['cpu_seconds']:.1f} "
-            f"| {tokens / done['cpu_seconds']:.0f} | {done['peak_bytes'] / 1e6:.0f} |"
-        )
+        cases.append((name, own, data, partitions))
 
-    print("\n### How time grows (ches, f32)\n")
-    print("| | pairs | tokens, prompts once a pair | seconds | CPU-seconds | tokens/CPU-s | peak memory, MB |")
-    print("|---|---|---|---|---|---|---|")
     for count in (1, 16, 64, 256):
         rows = [pairs[at % len(pairs)] for at in range(count)]
-        line(f"{count} rows", write("rows.parquet", rows))
+        case(f"{count} rows", write(f"{count}_rows.parquet", rows))
     text = " ".join(responses)
     for length in (64, 256, 1024, 4096):
         size = 8 * length
@@ -202,21 +193,42 @@ def grow(ches, folder, table, pyarrow):
             for at in range(max(1, 8192 // length))
         ]
         options = ("--set", f"ches.max_length={length}")
-        line(f"responses up to {length} tokens", write("length.parquet", rows), options)
+        case(f"up to {length} tokens", write(f"{length}_tokens.parquet", rows), options)
     for sharing in (1, 4, 16):
         rows = [
             (pairs[at // sharing][0], responses[2 * at % 128], responses[(2 * at + 7) % 128])
             for at in range(64)
         ]
-        line(f"{sharing} pairs of each prompt", write("shared.parquet", rows))
+        case(f"{sharing} pairs of each prompt", write(f"{sharing}_pairs.parquet", rows))
     whole = write("whole.parquet", pairs)
     many = pathlib.Path(folder) / "many"
     many.mkdir()
     for at, pair in enumerate(pairs):
         write(f"many/{at:02}.parquet", [pair])
     for partitions in (1, 2, 16):
-        line(f"one file, {partitions} partitions", whole, partitions=partitions)
-        line(f"{len(pairs)} files, {partitions} partitions", f"{many}/", partitions=partitions)
+        case(f"one file, {partitions} partitions", whole, partitions=partitions)
+        case(f"{len(pairs)} files, {partitions} partitions", f"{many}/", partitions=partitions)
+
+    arguments = "prompt, chosen, rejected"
+    runs = {name: [] for name, *_ in cases}
+    for _ in range(args.rounds):
+        for name, own, data, partitions in cases:
+            runs[name].append(own.scores(data, "f32", f"ches({arguments})", partitions))
+
+    print("\n### How time grows (ches, f32)\n")
+    print(f"In turns, median of {args.rounds} rounds; tokens count the prompt once a pair.\n")
+    print("| | pairs | tokens | seconds | CPU-seconds | tokens/CPU-s | peak memory, MB |")
+    print("|---|---|---|---|---|---|---|")
+    for name, own, data, _ in cases:
+
+        def median(figure):
+            return statistics.median(run[figure] for run in runs[name])  # noqa: B023
+
+        tokens, cpu = sum(own.tokens(data, arguments)), median("cpu_seconds")
+        print(
+            f"| {name} | {len(runs[name][0]['scores'])} | {tokens} | {median('seconds'):.1f} "
+            f"| {cpu:.1f} | {tokens / cpu:.0f} | {median('peak_bytes') / 1e6:.0f} |"
+        )
 
 
 def profile(ches, data, function, tokens, peak, dtype):
@@ -261,7 +273,7 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True, help="folder of preference data")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--conversations", type=int, default=24)
+    parser.add_argument("--conversations", type=int, default=12)
     args = parser.parse_args()
 
     if importlib.util.find_spec("pyarrow") is None:
@@ -316,7 +328,7 @@ def main():
         compare(args, title, chat, data, ", ".join(columns), rows, 2048, others, peaks)
 
         table = pyarrow.parquet.read_table(files["hh_raw"], columns=["chosen", "rejected"])
-        grow(raw, folder, table, pyarrow)
+        grow(args, raw, folder, table, pyarrow)
 
 
 if __name__ == "__main__":
