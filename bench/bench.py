@@ -7,6 +7,7 @@ out, which it says. With `perf` it tells where the time of `ches` goes.
 """
 
 import argparse
+import copy
 import importlib.util
 import json
 import os
@@ -49,6 +50,12 @@ class Ches:
         self.command += ["--set", "ches.memo_bytes=0"]
         for key, value in settings.items():
             self.command += ["--set", f"ches.{key}={value}"]
+
+    def with_command(self, command):
+        """The same with another command line."""
+        other = copy.copy(self)
+        other.command = command
+        return other
 
     def run(self, sql, *options):
         """Runs a query; times, memory and the rows."""
@@ -178,8 +185,7 @@ def grow(args, ches, folder, table, pyarrow):
     cases = []
 
     def case(name, data, options=(), partitions=1):
-        own = Ches.__new__(Ches)
-        own.command = [*ches.command, *options]
+        own = ches.with_command([*ches.command, *options])
         cases.append((name, own, data, partitions))
 
     for count in (1, 16, 64, 256):
@@ -239,10 +245,8 @@ def profile(ches, data, function, tokens, peak, dtype):
     with tempfile.TemporaryDirectory() as folder:
         samples = f"{folder}/perf.data"
         sql = f"SELECT {function} AS score FROM '{data}'"
-        own = ches.command
-        ches.command = ["perf", "record", "-F", "499", "-o", samples, *own]
-        done = ches.run(sql, "--set", f"ches.dtype={dtype}")
-        ches.command = own
+        watched = ches.with_command(["perf", "record", "-F", "499", "-o", samples, *ches.command])
+        done = watched.run(sql, "--set", f"ches.dtype={dtype}")
         report = subprocess.run(
             ["perf", "report", "-i", samples, "--stdio", "-s", "sym", "-F", "overhead,sym"],
             capture_output=True,

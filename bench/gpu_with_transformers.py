@@ -14,6 +14,7 @@ import sys
 import time
 
 import torch
+import ways
 from transformers import AutoModelForCausalLM
 
 PAPER_PAIRS = 100
@@ -34,45 +35,30 @@ def score(plus, minus):
     return (plus.double() @ (minus - plus).double()).item()
 
 
+def sequences(pairs):
+    return [(prompt + response, len(prompt)) for prompt, *two in pairs for response in two]
+
+
+def scores(sums):
+    return [score(*pair) for pair in zip(sums[::2], sums[1::2], strict=True)]
+
+
 def paper(model, pairs):
-    for prompt, *responses in pairs:
-        sums = []
-        for response in responses:
-            tokens = torch.tensor([prompt + response], device="cuda")
-            out = model(input_ids=tokens, output_hidden_states=True)
-            sums.append(out.hidden_states[-1][0, len(prompt) - 1 :].float().sum(dim=0))
-        yield score(*sums)
+    return scores(list(ways.paper(model, sequences(pairs))))
 
 
 def best(model, pairs, batch_size):
-    sequences = [(prompt + response, len(prompt)) for prompt, *two in pairs for response in two]
-    order = sorted(range(len(sequences)), key=lambda at: -len(sequences[at][0]))
-    sums = [None] * len(sequences)
-    for first in range(0, len(order), batch_size):
-        batch = order[first : first + batch_size]
-        longest = max(len(sequences[at][0]) for at in batch)
-        tokens = torch.zeros(len(batch), longest, dtype=torch.long)
-        mask = torch.zeros(len(batch), longest, dtype=torch.long)
-        for row, at in enumerate(batch):
-            length = len(sequences[at][0])
-            tokens[row, :length] = torch.tensor(sequences[at][0])
-            mask[row, :length] = 1
-        states = model.model(input_ids=tokens.cuda(), attention_mask=mask.cuda()).last_hidden_state
-        for row, at in enumerate(batch):
-            of_ids, prompt_tokens = sequences[at]
-            sums[at] = states[row, prompt_tokens - 1 : len(of_ids)].float().sum(dim=0)
-    for at in range(0, len(sums), 2):
-        yield score(sums[at], sums[at + 1])
+    return scores(ways.best(model, sequences(pairs), batch_size))
 
 
 def timed(compute, pairs):
     torch.cuda.synchronize()
     began = time.perf_counter()
-    scores = list(compute(pairs))
+    found = compute(pairs)
     torch.cuda.synchronize()
     seconds = time.perf_counter() - began
     tokens = sum(len(ids) for pair in pairs for ids in pair)
-    return scores, tokens / seconds
+    return found, tokens / seconds
 
 
 def report(name, found, rate, ours, our_rate):
@@ -96,19 +82,19 @@ def main(folder, our_rate):
     our_rate = float(our_rate)
 
     model = load(folder, "sdpa")
-    list(best(model, pairs[:16], 8))
+    best(model, pairs[:16], 8)
     for batch_size in (8, 16, 32, 64, 128):
         try:
-            scores, rate = timed(lambda pairs: best(model, pairs, batch_size), pairs)  # noqa: B023
+            found, rate = timed(lambda pairs: best(model, pairs, batch_size), pairs)  # noqa: B023
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             continue
-        report(f"best, batches of {batch_size}", scores, rate, ours, our_rate)
+        report(f"best, batches of {batch_size}", found, rate, ours, our_rate)
     del model
     model = load(folder, "eager")
-    list(paper(model, pairs[:2]))
-    scores, rate = timed(lambda pairs: paper(model, pairs), pairs[:PAPER_PAIRS])
-    report("the paper's way", scores, rate, ours[:PAPER_PAIRS], our_rate)
+    paper(model, pairs[:2])
+    found, rate = timed(lambda pairs: paper(model, pairs), pairs[:PAPER_PAIRS])
+    report("the paper's way", found, rate, ours[:PAPER_PAIRS], our_rate)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import sys
 import time
 
 import torch
+import ways
 from gguf import GGUFReader
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests" / "goldens"))
@@ -45,37 +46,19 @@ def score(plus, minus):
     return ((plus * minus).sum() - torch.norm(plus) ** 2).item()
 
 
-def paper(model, ids, rows):
-    for prompt, chosen, rejected in rows:
+def sequences(ids, rows):
+    for prompt, *responses in rows:
         prompt_tokens = len(ids(prompt))
-        plus, minus = (
-            model(input_ids=torch.tensor([ids(prompt + response)]), output_hidden_states=True)
-            .hidden_states[-1][0][prompt_tokens - 1 :]
-            .sum(dim=0)
-            for response in (chosen, rejected)
-        )
-        yield score(plus, minus)
+        for response in responses:
+            yield ids(prompt + response), prompt_tokens
 
 
-def best(model, ids, rows):
-    sequences = [(ids(row[0] + row[which]), len(ids(row[0]))) for row in rows for which in (1, 2)]
-    order = sorted(range(len(sequences)), key=lambda at: len(sequences[at][0]))
-    sums = [None] * len(sequences)
-    for first in range(0, len(order), BATCH):
-        batch = order[first : first + BATCH]
-        longest = max(len(sequences[at][0]) for at in batch)
-        tokens = torch.zeros(len(batch), longest, dtype=torch.long)
-        mask = torch.zeros(len(batch), longest, dtype=torch.long)
-        for row, at in enumerate(batch):
-            length = len(sequences[at][0])
-            tokens[row, :length] = torch.tensor(sequences[at][0])
-            mask[row, :length] = 1
-        states = model.model(input_ids=tokens, attention_mask=mask).last_hidden_state
-        for row, at in enumerate(batch):
-            of_ids, prompt_tokens = sequences[at]
-            sums[at] = states[row, prompt_tokens - 1 : len(of_ids)].float().sum(dim=0)
-    for at in range(0, len(sums), 2):
-        yield score(sums[at], sums[at + 1])
+def scores(way, model, ids, rows):
+    if way == "paper":
+        sums = list(ways.paper(model, sequences(ids, rows)))
+    else:
+        sums = ways.best(model, list(sequences(ids, rows)), BATCH)
+    return [score(*pair) for pair in zip(sums[::2], sums[1::2], strict=True)]
 
 
 def matmul_operations(dtype):
@@ -97,7 +80,6 @@ def main(model_path, threads, way):
     tokenizer = reference.build_tokenizer(reader)
     dtype = torch.bfloat16 if way == "bf16" else torch.float32
     model = reference.build_model(reader, "eager" if way == "paper" else "sdpa").to(dtype)
-    compute = paper if way == "paper" else best
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         job = json.loads(line)
@@ -117,12 +99,12 @@ def main(model_path, threads, way):
                 return tokenizer(text, add_special_tokens=False).input_ids[: job["max_length"]]
 
             began, cpu = time.perf_counter(), cpu_seconds()
-            scores = list(compute(model, ids, job["rows"]))
+            found = scores(way, model, ids, job["rows"])
             answer = {
                 "seconds": time.perf_counter() - began,
                 "cpu_seconds": cpu_seconds() - cpu,
                 "peak_bytes": usage().ru_maxrss * 1024,
-                "scores": scores,
+                "scores": found,
             }
         print(json.dumps(answer), flush=True)
 

@@ -7,7 +7,7 @@ use candle_core::Result;
 use crate::decoder::Decoder;
 use crate::packing::pack;
 use crate::scheduler::Replica;
-use crate::sequence::{Sequence, shared_prefix};
+use crate::sequence::{Sequence, common_prefix, shared_prefix};
 
 /// Sequences whose results belong together: the two responses of a pair, or one response alone.
 #[derive(Debug)]
@@ -24,20 +24,18 @@ pub struct Group {
 impl Group {
     /// Groups sequences. `long_from` is that of the decoder.
     pub fn new(sequences: Vec<Sequence>, end_token: Option<u32>, long_from: Option<usize>) -> Self {
-        let is_long = |sequence: &Sequence| long_from.is_some_and(|n| sequence.ids.len() > n);
-        let are_alike = sequences
-            .iter()
-            .all(|s| is_long(s) == is_long(&sequences[0]));
+        let is_long = sequences.first().is_some_and(|s| s.is_long(long_from));
+        let are_alike = sequences.iter().all(|s| s.is_long(long_from) == is_long);
         let shared = if are_alike {
             shared_prefix(&sequences)
         } else {
             0
         };
         Self {
-            is_long: sequences.first().is_some_and(is_long),
             sequences,
             end_token,
             shared,
+            is_long,
         }
     }
 
@@ -55,9 +53,8 @@ impl Group {
         if self.is_long != other.is_long {
             return 0;
         }
-        let pairs = own.ids.iter().zip(&others.ids);
-        let pairs = pairs.take(own.prompt_tokens.min(others.prompt_tokens));
-        pairs.take_while(|(a, b)| a == b).count()
+        let most = own.prompt_tokens.min(others.prompt_tokens);
+        common_prefix(&own.ids, &others.ids).min(most)
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::decoder::{PackedBatch, Read, Segment};
 use crate::engine::Group;
-use crate::sequence::Sequence;
+use crate::sequence::{Sequence, common_prefix};
 
 /// Packs groups. Sequences share their longest common beginning, each at most up to its last
 /// prompt token, whether they are of one group or of several. Those of more tokens than `long_from`
@@ -13,8 +13,7 @@ pub fn pack(groups: &[&Group], long_from: Option<usize>) -> PackedBatch {
     let mut tree = PrefixTree::default();
     for group in groups {
         for sequence in &group.sequences {
-            let is_long = long_from.is_some_and(|n| sequence.ids.len() > n);
-            tree.insert(sequence, group.end_token, is_long);
+            tree.insert(sequence, group.end_token, sequence.is_long(long_from));
         }
     }
     tree.pack()
@@ -62,8 +61,7 @@ impl<'a> PrefixTree<'a> {
             };
             let shared_with = |node: &Node| {
                 let most = shareable.min(node.shareable);
-                let pairs = node.ids[..most].iter().zip(&ids[..most]);
-                pairs.take_while(|(a, b)| a == b).count()
+                common_prefix(&node.ids[..most], &ids[..most])
             };
             let alike = siblings.iter().copied().find_map(|at| {
                 let shared = shared_with(&self.nodes[at]);

@@ -42,6 +42,11 @@ impl Sequence {
         self.prompt_tokens - 1..self.ids.len()
     }
 
+    /// Whether its positions are embedded as those of sequences of more than `long_from` tokens.
+    pub fn is_long(&self, long_from: Option<usize>) -> bool {
+        long_from.is_some_and(|from| self.ids.len() > from)
+    }
+
     /// The tokens that a full log-probability sums over: the response and, unless it was cut,
     /// the end token.
     pub fn targets(&self, end: u32) -> Vec<u32> {
@@ -148,10 +153,12 @@ pub fn shared_prefix(sequences: &[Sequence]) -> usize {
         return 0;
     }
     others.iter().fold(first.prompt_tokens, |shared, other| {
-        let common = first.ids.iter().zip(&other.ids);
-        common
-            .take(shared.min(other.prompt_tokens))
-            .take_while(|(a, b)| a == b)
-            .count()
+        let most = shared.min(other.prompt_tokens);
+        common_prefix(&first.ids, &other.ids).min(most)
     })
+}
+
+/// How many ids two lists begin with alike.
+pub fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

@@ -5,6 +5,8 @@
 //! the innermost loop reads memory in order. The inputs are cut into blocks that keep a panel in the
 //! second-level cache.
 
+use std::borrow::Cow;
+
 use candle_core::{CpuStorage, Storage, Tensor};
 use half::bf16;
 use rayon::prelude::*;
@@ -30,7 +32,7 @@ trait Number: Copy + Default + Send + Sync + 'static {
     const TOGETHER: usize;
 
     /// Rows of f32 in this type, each filled up with zeros to `width` numbers.
-    fn rows(rows: &[f32], inner: usize, width: usize) -> Vec<Self>;
+    fn rows(rows: &[f32], inner: usize, width: usize) -> Cow<'_, [Self]>;
 
     /// Adds the product of `N` rows, which begin `stride` numbers apart, with a block of a panel.
     ///
@@ -111,7 +113,7 @@ impl<T: Number> PackedMatrix<T> {
         let count = rows.len() / self.inputs;
         let mut out = Vec::with_capacity(count * self.outputs);
         let width = self.inputs.next_multiple_of(T::TOGETHER);
-        let rows = T::rows(rows, self.inputs, width);
+        let rows = &*T::rows(rows, self.inputs, width);
         let at_once = BLOCK_BYTES / (COLUMNS * size_of::<T>());
         let at_once = (at_once / T::TOGETHER * T::TOGETHER).max(T::TOGETHER);
         let target = Out(out.as_mut_ptr());
@@ -206,6 +208,7 @@ impl Packed {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::*;
+    use std::borrow::Cow;
 
     use half::bf16;
     use rayon::prelude::*;
@@ -250,8 +253,8 @@ mod avx512 {
 
         const TOGETHER: usize = 1;
 
-        fn rows(rows: &[f32], _inner: usize, _width: usize) -> Vec<f32> {
-            rows.to_vec()
+        fn rows(rows: &[f32], _inner: usize, _width: usize) -> Cow<'_, [f32]> {
+            Cow::Borrowed(rows)
         }
 
         #[target_feature(enable = "avx512f")]
@@ -289,7 +292,7 @@ mod avx512 {
 
         const TOGETHER: usize = 2;
 
-        fn rows(rows: &[f32], inner: usize, width: usize) -> Vec<bf16> {
+        fn rows(rows: &[f32], inner: usize, width: usize) -> Cow<'_, [bf16]> {
             let mut out = vec![bf16::ZERO; rows.len() / inner * width];
             out.par_chunks_exact_mut(width)
                 .zip(rows.par_chunks_exact(inner))
@@ -297,7 +300,7 @@ mod avx512 {
                     // SAFETY: whoever multiplies has asked `is_supported`.
                     unsafe { round(row, out) };
                 });
-            out
+            Cow::Owned(out)
         }
 
         #[target_feature(enable = "avx512f,avx512bf16")]
@@ -351,6 +354,8 @@ mod avx512 {
 
 #[cfg(not(target_arch = "x86_64"))]
 mod elsewhere {
+    use std::borrow::Cow;
+
     use half::bf16;
 
     use super::{Block, Number};
@@ -364,8 +369,8 @@ mod elsewhere {
 
                 const TOGETHER: usize = $together;
 
-                fn rows(_: &[f32], _: usize, _: usize) -> Vec<Self> {
-                    Vec::new()
+                fn rows(_: &[f32], _: usize, _: usize) -> Cow<'_, [Self]> {
+                    Cow::Borrowed(&[])
                 }
 
                 unsafe fn kernel<const N: usize>(
