@@ -2,6 +2,7 @@
 
 use ches_udfs::ChesSettings;
 
+use crate::decoder::Predicted;
 use crate::memory;
 use crate::model::Model;
 
@@ -22,8 +23,8 @@ pub struct Budget {
 
 impl Budget {
     /// The budget of a session with this model.
-    pub fn of(model: &Model, settings: &ChesSettings) -> Self {
-        let within = |bytes| model.config().tokens_within(bytes);
+    pub fn of(model: &Model, settings: &ChesSettings, predicted: Predicted) -> Self {
+        let within = |bytes| model.config().tokens_within(bytes, predicted);
         let row_tokens = match settings.memory_limit {
             0 if model.is_on_cpu() => within(memory::available() / 2),
             0 => usize::MAX,

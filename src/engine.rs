@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::Result;
 
-use crate::decoder::Decoder;
+use crate::decoder::{Decoder, Displacement, Predicted, Simulation};
 use crate::packing::pack;
 use crate::scheduler::Replica;
 use crate::sequence::{Sequence, common_prefix, shared_prefix};
@@ -16,6 +16,8 @@ pub struct Group {
     pub sequences: Vec<Sequence>,
     /// The token that ends a response, if log-probabilities are asked for.
     pub end_token: Option<u32>,
+    /// What is predicted of the pair that they are; takes log-probabilities.
+    pub predicted: Predicted,
     shared: usize,
     /// Whether the first sequence is one of those whose positions are embedded otherwise.
     is_long: bool,
@@ -34,9 +36,16 @@ impl Group {
         Self {
             sequences,
             end_token,
+            predicted: Predicted::Nothing,
             shared,
             is_long,
         }
+    }
+
+    /// The same group, of which something is predicted.
+    pub fn predicting(mut self, predicted: Predicted) -> Self {
+        self.predicted = predicted;
+        self
     }
 
     /// Tokens that a forward pass computes for this group by itself.
@@ -58,6 +67,17 @@ impl Group {
     }
 }
 
+/// What a forward pass gives of a group.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupOutput {
+    /// For each of its sequences.
+    pub embeddings: Vec<Embedding>,
+    /// What was predicted.
+    pub displacement: Option<Displacement>,
+    /// The effect of a step.
+    pub simulation: Option<Simulation>,
+}
+
 /// What is kept of a sequence: hidden states of the response's positions, reduced.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embedding {
@@ -75,14 +95,15 @@ pub struct Embedding {
 static CPU: Mutex<()> = Mutex::new(());
 
 impl Replica for Decoder {
-    fn forward(&self, groups: &[&Group]) -> Result<Vec<Vec<Embedding>>> {
+    fn forward(&self, groups: &[&Group]) -> Result<Vec<GroupOutput>> {
         let batch = pack(groups, self.config().long_from());
         let turn = self
             .is_on_cpu()
             .then(|| CPU.lock().unwrap_or_else(PoisonError::into_inner));
         let outputs = self.run(&batch)?;
         drop(turn);
-        let mut outputs = outputs.into_iter();
+        let mut predictions = outputs.predictions.into_iter();
+        let mut outputs = outputs.reads.into_iter();
         Ok(groups
             .iter()
             .map(|group| {
@@ -93,7 +114,17 @@ impl Replica for Decoder {
                     contexts: sequence.contexts().len(),
                     log_prob: group.end_token.and(output.log_prob),
                 });
-                embeddings.collect()
+                let embeddings = embeddings.collect();
+                let predicted = match group.predicted {
+                    Predicted::Nothing => None,
+                    _ => predictions.next(),
+                };
+                let (displacement, simulation) = predicted.unzip();
+                GroupOutput {
+                    embeddings,
+                    displacement,
+                    simulation: simulation.flatten(),
+                }
             })
             .collect())
     }

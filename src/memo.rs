@@ -9,6 +9,7 @@ use std::time::Duration;
 use ches_udfs::{Needs, ResponseEmbedding};
 use lru::LruCache;
 
+use crate::decoder::{Displacement, Simulation};
 use crate::sequence::Sequence;
 
 /// How long a row that somebody else computes is waited for between two looks at whether the
@@ -20,8 +21,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// The key of a row's sequences under one model. `of_model` is its fingerprint and dtype,
-    /// `end_token` what ends a response.
+    /// The key of a row's sequences under one model. `of_model` is its fingerprint and dtype, and
+    /// whatever else changes a number, `end_token` what ends a response.
     pub fn new(of_model: &str, end_token: Option<u32>, sequences: &[Sequence]) -> Self {
         let mut hasher = blake3::Hasher::new();
         let mut number = |number: u64| {
@@ -62,6 +63,10 @@ pub struct ModelScores {
     pub embedding: Option<Arc<ResponseEmbedding>>,
     /// For each response, nats.
     pub log_probs: Option<[f64; 2]>,
+    /// Of a pair.
+    pub displacement: Option<Arc<Displacement>>,
+    /// Of a pair.
+    pub simulation: Option<Arc<Simulation>>,
 }
 
 impl ModelScores {
@@ -70,6 +75,8 @@ impl ModelScores {
         let has_embeddings = self.similarities.is_some() || self.embedding.is_some();
         needs.set(Needs::EMBEDDINGS, has_embeddings);
         needs.set(Needs::LOG_PROBS, self.log_probs.is_some());
+        needs.set(Needs::DISPLACEMENT, self.displacement.is_some());
+        needs.set(Needs::SIMULATION, self.simulation.is_some());
         needs
     }
 
@@ -77,6 +84,8 @@ impl ModelScores {
         self.similarities = more.similarities.or(self.similarities.take());
         self.embedding = more.embedding.or(self.embedding.take());
         self.log_probs = more.log_probs.or(self.log_probs.take());
+        self.displacement = more.displacement.or(self.displacement.take());
+        self.simulation = more.simulation.or(self.simulation.take());
     }
 
     /// Bytes of memory that an entry takes, with its key and its places in two tables.
@@ -85,7 +94,13 @@ impl ModelScores {
         let vectors = self.embedding.as_ref().map_or(0, |embedding| {
             4 * (embedding.sum.len() + embedding.last.len()) + size_of::<ResponseEmbedding>()
         });
-        ENTRY + vectors
+        let displacement = self.displacement.as_ref().map_or(0, |of| {
+            size_of::<Displacement>() + size_of_val(&of.changes[..])
+        });
+        let simulation = self.simulation.as_ref().map_or(0, |of| {
+            size_of::<Simulation>() + size_of_val(&of.token_changes[..])
+        });
+        ENTRY + vectors + displacement + simulation
     }
 }
 

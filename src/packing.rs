@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::decoder::{PackedBatch, Read, Segment};
+use crate::decoder::{Alone, PackedBatch, Predicted, Prediction, Read, Segment};
 use crate::engine::Group;
 use crate::sequence::{Sequence, common_prefix};
 
@@ -10,14 +10,57 @@ use crate::sequence::{Sequence, common_prefix};
 /// prompt token, whether they are of one group or of several. Those of more tokens than `long_from`
 /// share nothing with shorter ones: their positions are embedded otherwise.
 pub fn pack(groups: &[&Group], long_from: Option<usize>) -> PackedBatch {
-    let mut tree = PrefixTree::default();
+    let (mut batch, paths) = PrefixTree::of(groups, long_from).pack();
+    let mut first = 0;
     for group in groups {
-        for sequence in &group.sequences {
-            tree.insert(sequence, group.end_token, sequence.is_long(long_from));
-        }
+        let prediction = prediction(group, first, &paths, long_from);
+        batch.predictions.extend(prediction);
+        first += group.sequences.len();
     }
-    tree.pack()
+    batch
 }
+
+/// What is to be predicted of a group whose first sequence has the number `first`.
+fn prediction(
+    group: &Group,
+    first: usize,
+    paths: &[Path],
+    long_from: Option<usize>,
+) -> Option<Prediction> {
+    let [chosen, rejected] = &group.sequences[..] else {
+        return None;
+    };
+    let step = match group.predicted {
+        Predicted::Nothing => return None,
+        Predicted::Displacement => None,
+        Predicted::Step(step) => Some(step),
+    };
+    let alone = |step| {
+        let (batch, own_paths) = PrefixTree::of(&[group], long_from).pack();
+        let mut tokens = vec![0; batch.tokens.len()];
+        for (own, whole) in own_paths.iter().zip(&paths[first..]) {
+            let whole = whole.iter().cloned().flatten();
+            for (own, whole) in own.iter().cloned().flatten().zip(whole) {
+                tokens[own] = whole as u32;
+            }
+        }
+        Alone {
+            step,
+            batch,
+            tokens,
+        }
+    };
+    Some(Prediction {
+        chosen: first,
+        rejected: first + 1,
+        is_same: chosen == rejected,
+        first_tokens: [*chosen.response().first()?, *rejected.response().first()?],
+        alone: step.map(alone),
+    })
+}
+
+/// Where the tokens of a sequence lie.
+type Path = Vec<Range<usize>>;
 
 /// A radix tree of token sequences; each ends in a leaf of its own.
 #[derive(Debug, Default)]
@@ -51,6 +94,16 @@ struct Leaf<'a> {
 }
 
 impl<'a> PrefixTree<'a> {
+    fn of(groups: &[&'a Group], long_from: Option<usize>) -> Self {
+        let mut tree = Self::default();
+        for group in groups {
+            for sequence in &group.sequences {
+                tree.insert(sequence, group.end_token, sequence.is_long(long_from));
+            }
+        }
+        tree
+    }
+
     fn insert(&mut self, sequence: &'a Sequence, end_token: Option<u32>, is_long: bool) {
         let mut parent: Option<usize> = None;
         let (mut ids, mut shareable) = (&sequence.ids[..], sequence.prompt_tokens);
@@ -108,11 +161,12 @@ impl<'a> PrefixTree<'a> {
         self.nodes.push(below);
     }
 
-    fn pack(self) -> PackedBatch {
+    /// The batch, and where each sequence lies in it.
+    fn pack(self) -> (PackedBatch, Vec<Path>) {
         let mut batch = PackedBatch::default();
-        let mut reads: Vec<Read> = self.leaves.iter().map(|_| Read::default()).collect();
+        let mut paths: Vec<Path> = self.leaves.iter().map(|_| Path::new()).collect();
         // Nodes to visit, and what comes before them in their sequences.
-        let mut stack: Vec<(usize, Vec<Range<usize>>)> = Vec::new();
+        let mut stack: Vec<(usize, Path)> = Vec::new();
         let roots = self.roots.iter().flatten().rev();
         stack.extend(roots.map(|root| (*root, Vec::new())));
         while let Some((at, context)) = stack.pop() {
@@ -128,7 +182,7 @@ impl<'a> PrefixTree<'a> {
                 _ => path.push(own.clone()),
             }
             if let Content::Leaf(number) = node.content {
-                reads[number] = self.leaves[number].read(&path);
+                paths[number] = path.clone();
             }
             batch.segments.push(Segment {
                 own,
@@ -138,8 +192,9 @@ impl<'a> PrefixTree<'a> {
             let children = node.children.iter().rev();
             stack.extend(children.map(|child| (*child, path.clone())));
         }
-        batch.reads = reads;
-        batch
+        let reads = self.leaves.iter().zip(&paths);
+        batch.reads = reads.map(|(leaf, path)| leaf.read(path)).collect();
+        (batch, paths)
     }
 
     /// Tokens of one of the sequences that a node belongs to.

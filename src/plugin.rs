@@ -115,6 +115,20 @@ impl Ches {
         self
     }
 
+    /// The most tokens that `gaining` and `losing` hold (`ches.top_tokens`).
+    pub fn with_top_tokens(mut self, tokens: usize) -> Self {
+        self.settings.top_tokens = tokens;
+        self
+    }
+
+    /// By how much `displacement_simulated` moves every weight (`ches.learning_rate`).
+    ///
+    /// # Errors
+    /// When it is not above zero.
+    pub fn with_learning_rate(self, rate: f64) -> Result<Self> {
+        self.with_setting("learning_rate", &rate.to_string())
+    }
+
     /// Any setting by its key, without the prefix `ches.`.
     ///
     /// # Errors

@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ches_udfs::{
-    Argument, Job, Needs, PairScores, PreferencePair, PromptedResponse, ResponseEmbedding,
-    ResponseScores, RowError, ScorerError, Text,
+    Argument, Displacement, Job, Needs, PairScores, PreferencePair, PromptedResponse,
+    ResponseEmbedding, ResponseScores, RowError, ScorerError, SimulatedDisplacement, Text,
+    TokenChange,
 };
 
 use crate::budget::Budget;
-use crate::engine::{Embedding, Group};
+use crate::decoder::{self, Predicted};
+use crate::engine::{Embedding, Group, GroupOutput};
 use crate::format::Format;
 use crate::from_settings::{format, open_model, other, setting};
 use crate::memo::{Key, Memo, ModelScores, Similarities};
@@ -77,7 +79,7 @@ impl<'a> Run<'a> {
             self.encode(&pair.prompt, [&pair.chosen, &pair.rejected], arguments)
         })?;
         self.score(encoded, pair_model_scores, |row, scores| {
-            pair_scores(self.job.needs, row, scores)
+            self.pair_scores(row, scores)
         })
     }
 
@@ -157,7 +159,7 @@ impl<'a> Run<'a> {
     fn score<S>(
         &self,
         rows: Vec<RowResult<Encoded>>,
-        keep: impl Fn(&Encoded, &[Embedding], Needs) -> RowResult<ModelScores>,
+        keep: impl Fn(&Encoded, GroupOutput, Needs) -> RowResult<ModelScores>,
         finish: impl Fn(&Encoded, Option<ModelScores>) -> RowResult<S>,
     ) -> Result<Vec<RowResult<S>>, ScorerError> {
         let needs = self.job.needs;
@@ -176,8 +178,8 @@ impl<'a> Run<'a> {
         let end_token = self.format.end_token(&self.model.tokenizer);
         let compute = |at: &[usize], computed: &mut dyn FnMut(usize, RowResult<ModelScores>)| {
             let rows: Vec<&Encoded> = at.iter().map(|at| running[*at]).collect();
-            self.compute(&rows, end_token.clone(), |at, embeddings| {
-                computed(at, embeddings.and_then(|of| keep(rows[at], &of, needs)));
+            self.compute(&rows, end_token.clone(), |at, output| {
+                computed(at, output.and_then(|of| keep(rows[at], of, needs)));
             })
         };
         let scores = match self.job.settings.memo_bytes {
@@ -189,7 +191,8 @@ impl<'a> Run<'a> {
             }
             most_bytes => {
                 let (fingerprint, dtype) = (self.model.fingerprint(), self.model.dtype());
-                let of_model = format!("{fingerprint} {}", dtype.as_str());
+                let learning_rate = self.job.settings.learning_rate;
+                let of_model = format!("{fingerprint} {} {learning_rate:e}", dtype.as_str());
                 let end_token = end_token.clone().ok();
                 let key = |row: &&Encoded| Key::new(&of_model, end_token, &row.sequences);
                 let keys: Vec<Key> = running.iter().map(key).collect();
@@ -223,12 +226,21 @@ impl<'a> Run<'a> {
         &self,
         rows: &[&Encoded],
         end_token: Result<u32, String>,
-        mut computed: impl FnMut(usize, RowResult<Vec<Embedding>>),
+        mut computed: impl FnMut(usize, RowResult<GroupOutput>),
     ) -> Result<(), ScorerError> {
         if rows.is_empty() {
             return Ok(());
         }
-        let end_token = if self.job.needs.contains(Needs::LOG_PROBS) {
+        let needs = self.job.needs;
+        let predicted = if needs.contains(Needs::SIMULATION) {
+            Predicted::Step(self.job.settings.learning_rate)
+        } else if needs.contains(Needs::DISPLACEMENT) {
+            Predicted::Displacement
+        } else {
+            Predicted::Nothing
+        };
+        let takes_targets = Needs::LOG_PROBS | Needs::DISPLACEMENT | Needs::SIMULATION;
+        let end_token = if needs.intersects(takes_targets) {
             let end = end_token.map_err(|reason| setting("model", reason))?;
             let vocab_size = self.model.config().vocab_size;
             if end as usize >= vocab_size {
@@ -243,11 +255,12 @@ impl<'a> Run<'a> {
         };
         let scheduler = self.model.scheduler();
         let scheduler = scheduler.map_err(|error| setting("model", error.to_string()))?;
-        let budget = Budget::of(&self.model, &self.job.settings);
+        let budget = Budget::of(&self.model, &self.job.settings, predicted);
         let long_from = self.model.config().long_from();
         let (mut groups, mut numbers) = (Vec::new(), Vec::new());
         for (number, row) in rows.iter().enumerate() {
             let group = Group::new(row.sequences.clone(), end_token, long_from);
+            let group = group.predicting(predicted);
             let of_group = group.tokens();
             if of_group > budget.row_tokens {
                 self.observer.scored(1, tokens(&row.sequences));
@@ -266,8 +279,7 @@ impl<'a> Run<'a> {
             self.job.metrics.model_time.add_duration(answer.model_time);
             self.observer.scored(1, tokens(&answer.group.sequences));
             let of_model = |error| RowError::of_row(format!("the model: {error}"));
-            let embeddings = answer.embeddings.map_err(of_model);
-            computed(numbers[answer.number], embeddings);
+            computed(numbers[answer.number], answer.output.map_err(of_model));
         };
         scheduler
             .run(groups, budget.batch_tokens, self.cancelled, answered)
@@ -292,14 +304,19 @@ struct Encoded {
     no_score: Option<String>,
 }
 
-fn pair_model_scores(
-    _row: &Encoded,
-    embeddings: &[Embedding],
-    _needs: Needs,
-) -> RowResult<ModelScores> {
-    let [chosen, rejected] = embeddings else {
+fn pair_model_scores(_row: &Encoded, output: GroupOutput, _needs: Needs) -> RowResult<ModelScores> {
+    let [chosen, rejected] = &output.embeddings[..] else {
         return Err(RowError::of_row("a pair has two sequences"));
     };
+    if let Some(displacement) = &output.displacement {
+        let rates = displacement.rates.iter().chain(&displacement.rates_sgd);
+        all_finite(rates.chain(&displacement.overlap).copied())?;
+        all_finite(displacement.changes.iter().map(|(_, change)| *change))?;
+    }
+    if let Some(simulation) = &output.simulation {
+        all_finite(simulation.changes)?;
+        all_finite(simulation.token_changes.iter().map(|(_, change)| *change))?;
+    }
     let log_probs = match (chosen.log_prob, rejected.log_prob) {
         (Some(chosen), Some(rejected)) => Some([finite(chosen)?, finite(rejected)?]),
         _ => None,
@@ -312,48 +329,110 @@ fn pair_model_scores(
         }),
         log_probs,
         embedding: None,
+        displacement: output.displacement.map(Arc::new),
+        simulation: output.simulation.map(Arc::new),
     })
 }
 
-fn pair_scores(needs: Needs, row: &Encoded, model: Option<ModelScores>) -> RowResult<PairScores> {
-    let [chosen, rejected] = &row.sequences[..] else {
-        return Err(RowError::of_row("a pair has two sequences"));
-    };
-    let count = |tokens: usize| i32::try_from(tokens).ok();
-    let mut scores = PairScores {
-        prompt_tokens: count(chosen.prompt_tokens),
-        chosen_tokens: count(chosen.response().len()),
-        rejected_tokens: count(rejected.response().len()),
-        truncated: Some(chosen.truncated || rejected.truncated),
-        no_score: row.no_score.clone(),
-        ..PairScores::default()
-    };
-    if row.no_score.is_some() {
-        return Ok(scores);
+impl Run<'_> {
+    fn pair_scores(&self, row: &Encoded, model: Option<ModelScores>) -> RowResult<PairScores> {
+        let needs = self.job.needs;
+        let [chosen, rejected] = &row.sequences[..] else {
+            return Err(RowError::of_row("a pair has two sequences"));
+        };
+        let count = |tokens: usize| i32::try_from(tokens).ok();
+        let mut scores = PairScores {
+            prompt_tokens: count(chosen.prompt_tokens),
+            chosen_tokens: count(chosen.response().len()),
+            rejected_tokens: count(rejected.response().len()),
+            truncated: Some(chosen.truncated || rejected.truncated),
+            no_score: row.no_score.clone(),
+            ..PairScores::default()
+        };
+        if row.no_score.is_some() {
+            return Ok(scores);
+        }
+        if needs.contains(Needs::EDIT_DISTANCE) {
+            let distance = score::normalized_edit_distance(chosen.response(), rejected.response());
+            scores.normalized_edit_distance = Some(finite(distance)?);
+        }
+        let model = model.unwrap_or_default();
+        if let Some(similarities) = model.similarities {
+            scores.ches = Some(similarities.ches);
+            scores.ches_normalized = Some(similarities.ches_normalized);
+            scores.last_hidden_similarity = Some(similarities.last_hidden);
+        }
+        if let Some([chosen, rejected]) = model.log_probs {
+            scores.chosen_logprob = Some(chosen);
+            scores.rejected_logprob = Some(rejected);
+        }
+        let targets = [chosen, rejected].map(|sequence| sequence.target_count() as f64);
+        let displacement = model
+            .displacement
+            .filter(|_| needs.contains(Needs::DISPLACEMENT));
+        scores.displacement = displacement.map(|of| Box::new(self.displacement(&of, targets)));
+        let simulation = model
+            .simulation
+            .filter(|_| needs.contains(Needs::SIMULATION));
+        scores.simulated = simulation.map(|of| Box::new(self.simulated(&of, targets)));
+        Ok(scores)
     }
-    if needs.contains(Needs::EDIT_DISTANCE) {
-        let distance = score::normalized_edit_distance(chosen.response(), rejected.response());
-        scores.normalized_edit_distance = Some(finite(distance)?);
+
+    fn displacement(&self, of: &decoder::Displacement, targets: [f64; 2]) -> Displacement {
+        let [chosen_rate, rejected_rate] = of.rates;
+        let [chosen_rate_sgd, rejected_rate_sgd] = of.rates_sgd;
+        let [gaining, losing] = self.token_changes(&of.changes);
+        Displacement {
+            chosen_rate,
+            rejected_rate,
+            chosen_rate_per_token: chosen_rate / targets[0],
+            rejected_rate_per_token: rejected_rate / targets[1],
+            chosen_rate_sgd,
+            rejected_rate_sgd,
+            overlap: of.overlap,
+            gaining,
+            losing,
+        }
     }
-    let model = model.unwrap_or_default();
-    if let Some(similarities) = model.similarities {
-        scores.ches = Some(similarities.ches);
-        scores.ches_normalized = Some(similarities.ches_normalized);
-        scores.last_hidden_similarity = Some(similarities.last_hidden);
+
+    fn simulated(&self, of: &decoder::Simulation, targets: [f64; 2]) -> SimulatedDisplacement {
+        let [chosen_change, rejected_change] = of.changes;
+        let [gaining, losing] = self.token_changes(&of.token_changes);
+        SimulatedDisplacement {
+            chosen_change,
+            rejected_change,
+            chosen_change_per_token: chosen_change / targets[0],
+            rejected_change_per_token: rejected_change / targets[1],
+            gaining,
+            losing,
+        }
     }
-    if let Some([chosen, rejected]) = model.log_probs {
-        scores.chosen_logprob = Some(chosen);
-        scores.rejected_logprob = Some(rejected);
+
+    /// The tokens that gain and those that lose most.
+    fn token_changes(&self, changes: &[(u32, f64)]) -> [Vec<TokenChange>; 2] {
+        [1.0, -1.0].map(|sign| {
+            let mut tokens: Vec<(u32, f64)> = changes.to_vec();
+            tokens.retain(|(_, change)| sign * change > 0.0);
+            tokens.sort_by(|(id_a, a), (id_b, b)| {
+                (sign * b).total_cmp(&(sign * a)).then(id_a.cmp(id_b))
+            });
+            tokens.truncate(self.job.settings.top_tokens);
+            let named = |(id, change): (u32, f64)| TokenChange {
+                token: self.model.tokenizer.token_text(id),
+                token_id: i32::try_from(id).unwrap_or(i32::MAX),
+                change,
+            };
+            tokens.into_iter().map(named).collect()
+        })
     }
-    Ok(scores)
 }
 
 fn response_model_scores(
     row: &Encoded,
-    embeddings: &[Embedding],
+    output: GroupOutput,
     needs: Needs,
 ) -> RowResult<ModelScores> {
-    let ([embedding], [sequence]) = (embeddings, &row.sequences[..]) else {
+    let ([embedding], [sequence]) = (&output.embeddings[..], &row.sequences[..]) else {
         return Err(RowError::of_row("a response has one sequence"));
     };
     let log_prob = embedding.log_prob.map(finite).transpose()?;
@@ -366,6 +445,7 @@ fn response_model_scores(
         similarities: None,
         log_probs: log_prob.map(|log_prob| [log_prob, 0.0]),
         embedding,
+        ..ModelScores::default()
     })
 }
 
@@ -390,6 +470,12 @@ fn response_embedding(sequence: &Sequence, embedding: &Embedding) -> RowResult<R
         last: embedding.last.clone(),
         tokens: i32::try_from(sequence.response().len()).unwrap_or(i32::MAX),
     })
+}
+
+fn all_finite(numbers: impl IntoIterator<Item = f64>) -> RowResult<()> {
+    numbers
+        .into_iter()
+        .try_for_each(|number| finite(number).map(drop))
 }
 
 fn finite(score: f64) -> RowResult<f64> {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{Error, Result};
 
-use crate::engine::{Embedding, Group};
+use crate::engine::{Group, GroupOutput};
 
 /// How long a caller waits between two looks at whether its query still stands.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -25,11 +25,11 @@ const BATCHES_WAITING: usize = 4;
 
 /// A model on one device.
 pub trait Replica: Debug + Send + Sync + 'static {
-    /// One forward pass over all groups: for each of them an embedding for each sequence.
+    /// One forward pass over all groups, and what each of them gives.
     ///
     /// # Errors
     /// When it fails for any of them.
-    fn forward(&self, groups: &[&Group]) -> Result<Vec<Vec<Embedding>>>;
+    fn forward(&self, groups: &[&Group]) -> Result<Vec<GroupOutput>>;
 }
 
 /// What a group came to.
@@ -39,8 +39,8 @@ pub struct Answer {
     pub number: usize,
     /// The group, given back.
     pub group: Group,
-    /// An embedding for each of its sequences.
-    pub embeddings: Result<Vec<Embedding>>,
+    /// What it gives.
+    pub output: Result<GroupOutput>,
     /// Its share of the forward pass, by tokens.
     pub model_time: Duration,
 }
@@ -256,8 +256,8 @@ impl Worker {
         let computed = computed.unwrap_or_else(|panic| Err(Error::msg(message(&*panic))));
         let took = began.elapsed();
         let of_groups: usize = groups.iter().map(|group| group.tokens()).sum();
-        let each: Vec<Result<Vec<Embedding>>> = match computed {
-            Ok(embeddings) => embeddings.into_iter().map(Ok).collect(),
+        let each: Vec<Result<GroupOutput>> = match computed {
+            Ok(outputs) => outputs.into_iter().map(Ok).collect(),
             Err(error) if batch.len() == 1 => vec![Err(error)],
             Err(error) => {
                 if is_out_of_memory(&error) {
@@ -273,13 +273,13 @@ impl Worker {
                 return self.compute(others);
             }
         };
-        for (waiting, embeddings) in batch.into_iter().zip(each) {
+        for (waiting, output) in batch.into_iter().zip(each) {
             let share = waiting.group.tokens() as f64 / of_groups.max(1) as f64;
             // Whoever asked may have gone.
             let _ = waiting.answer.send(Answer {
                 number: waiting.number,
                 group: waiting.group,
-                embeddings,
+                output,
                 model_time: took.mul_f64(share),
             });
         }
@@ -303,6 +303,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
+    use crate::engine::Embedding;
     use crate::sequence::Sequence;
 
     /// A replica that answers with the ids it was asked for, slowly, and remembers its batches.
@@ -315,7 +316,7 @@ mod tests {
     }
 
     impl Replica for Fake {
-        fn forward(&self, groups: &[&Group]) -> Result<Vec<Vec<Embedding>>> {
+        fn forward(&self, groups: &[&Group]) -> Result<Vec<GroupOutput>> {
             std::thread::sleep(self.takes);
             let tokens: Vec<usize> = groups.iter().map(|group| group.tokens()).collect();
             let total: usize = tokens.iter().sum();
@@ -335,7 +336,14 @@ mod tests {
                     log_prob: None,
                 })
             };
-            let of_group = |group: &&Group| group.sequences.iter().map(answer).collect();
+            let of_group = |group: &&Group| {
+                let embeddings = group.sequences.iter().map(answer);
+                Ok(GroupOutput {
+                    embeddings: embeddings.collect::<Result<_>>()?,
+                    displacement: None,
+                    simulation: None,
+                })
+            };
             groups.iter().map(of_group).collect()
         }
     }
@@ -362,8 +370,8 @@ mod tests {
         scheduler
             .run(groups, batch_tokens, &cancelled, |answer| {
                 answers += 1;
-                let embeddings = answer.embeddings.ok();
-                results[answer.number] = embeddings.map(|of| of[0].sum[0] as u32);
+                let output = answer.output.ok();
+                results[answer.number] = output.map(|of| of.embeddings[0].sum[0] as u32);
             })
             .unwrap();
         assert_eq!(answers, results.len());

@@ -54,6 +54,11 @@ impl Sequence {
         self.response().iter().copied().chain(end).collect()
     }
 
+    /// How many these are.
+    pub fn target_count(&self) -> usize {
+        self.response().len() + usize::from(!self.truncated)
+    }
+
     /// Why this sequence has no score, if it has none by definition.
     pub fn no_score(&self, what: &str, max_length: usize) -> Option<String> {
         if self.prompt_tokens == 0 {

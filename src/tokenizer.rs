@@ -101,6 +101,14 @@ impl TextTokenizer {
             .min_by_key(|(at, token, _)| (*at, std::cmp::Reverse(token.len())))
     }
 
+    /// The text of one token.
+    pub fn token_text(&self, id: u32) -> String {
+        let decoded = unpanicked(|| self.tokenizer.decode(&[id], false));
+        let decoded = decoded.ok().filter(|text| !text.is_empty());
+        let decoded = decoded.or_else(|| self.tokenizer.id_to_token(id));
+        decoded.unwrap_or_default()
+    }
+
     /// What stands at both ends of texts.
     pub fn ends(&self) -> &Ends {
         &self.ends

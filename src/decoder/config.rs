@@ -2,6 +2,8 @@
 
 use candle_nn::Activation;
 
+use super::Predicted;
+
 /// So many values of the MLP's inner layer are held at once.
 const INNER_VALUES: usize = 1 << 26;
 
@@ -55,12 +57,25 @@ impl DecoderConfig {
         long.map(|long| long.from).next()
     }
 
-    /// Tokens of a batch whose activations take at most so many bytes, as f32.
-    pub fn tokens_within(&self, bytes: u64) -> usize {
+    /// Tokens of a batch whose activations take at most so many bytes, as f32, if this is predicted of
+    /// all.
+    pub fn tokens_within(&self, bytes: u64, predicted: Predicted) -> usize {
         let heads = 2 * (self.heads + self.kv_heads) * self.head_dim;
         // The residual stream before and after attention, what is normed, what a branch adds; and
         // queries, keys, values and what they give.
-        let each = 4 * (4 * self.hidden_size + heads) as u64;
+        let forward = 4 * self.hidden_size + heads;
+        // Of a block, the activations and gradients of the MLP, and what enters and leaves it.
+        let of_block = 4 * self.inner_width() + 6 * self.hidden_size;
+        let (more, fixed) = match predicted {
+            Predicted::Nothing => (0, 0),
+            Predicted::Displacement => (of_block, 0),
+            Predicted::Step(_) => {
+                let kept = 2 * self.hidden_size + heads;
+                (of_block + self.layers.len() * kept, self.moved_values())
+            }
+        };
+        let bytes = bytes.saturating_sub(fixed as u64);
+        let each = 4 * (forward + more) as u64;
         let inner = 4 * (self.inner_width() + self.intermediate_size) as u64;
         let of_tile = (each + inner) * self.mlp_rows() as u64;
         let tokens = if bytes < of_tile {
@@ -74,6 +89,14 @@ impl DecoderConfig {
     /// Rows that go through the MLP at once.
     pub(super) fn mlp_rows(&self) -> usize {
         (INNER_VALUES / self.inner_width()).max(1)
+    }
+
+    /// Entries of the matrices that a simulated step moves: of every block the output projection of
+    /// attention and those of the MLP.
+    pub(super) fn moved_values(&self) -> usize {
+        let of_attention = self.heads * self.head_dim;
+        let of_block = of_attention + self.inner_width() + self.intermediate_size;
+        self.layers.len() * of_block * self.hidden_size
     }
 
     /// Width of the projection into the MLP.

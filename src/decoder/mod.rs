@@ -8,9 +8,13 @@
 mod attention;
 mod config;
 mod cpu;
+mod displacement;
+mod gradient_steps;
 mod rope;
+mod simulation;
 mod steps;
 mod tensors;
+mod trace;
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -22,9 +26,13 @@ use attention::Attention;
 pub use attention::Segment;
 pub use config::{DecoderConfig, LayerConfig, LongRope, RopeConfig};
 use cpu::{Cpu, Packed};
+pub use displacement::Displacement;
+use gradient_steps::GradientSteps;
 use rope::Rope;
+pub use simulation::Simulation;
 use steps::{Heads, Steps, Sums};
 use tensors::Tensors;
+use trace::{BlockTrace, Keep, Trace, TraceRows};
 
 /// So many logits are formed at once.
 const LOGIT_VALUES: usize = 1 << 23;
@@ -144,6 +152,55 @@ pub struct PackedBatch {
     pub segments: Vec<Segment>,
     /// What is read of the result, one for each sequence.
     pub reads: Vec<Read>,
+    /// The pairs of which predictions are wanted.
+    pub predictions: Vec<Prediction>,
+}
+
+/// What is predicted of a pair.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Predicted {
+    /// Nothing.
+    Nothing,
+    /// First-order effects of training on it.
+    Displacement,
+    /// These, and the effect of one step of this learning rate.
+    Step(f64),
+}
+
+/// A pair of which the effect of training is predicted.
+#[derive(Debug, Clone)]
+pub struct Prediction {
+    /// The chosen response's number among the reads; it has targets.
+    pub chosen: usize,
+    /// The same of the rejected response.
+    pub rejected: usize,
+    /// Whether the two are the same tokens.
+    pub is_same: bool,
+    /// The first tokens of the two responses, in this order.
+    pub first_tokens: [u32; 2],
+    /// The pair by itself, if a step is simulated.
+    pub alone: Option<Alone>,
+}
+
+/// A pair of a batch, packed by itself.
+#[derive(Debug, Clone)]
+pub struct Alone {
+    /// By how much every entry of a matrix moves.
+    pub step: f64,
+    /// The pair; its reads are the chosen and the rejected response.
+    pub batch: PackedBatch,
+    /// For each of its tokens the token of the whole batch.
+    pub tokens: Vec<u32>,
+}
+
+impl Alone {
+    /// Its tokens before those that are read.
+    fn unread(&self) -> Vec<u32> {
+        let read = Queries::read(&self.batch).tokens();
+        let all = 0..self.batch.tokens.len() as u32;
+        all.filter(|token| read.binary_search(token).is_err())
+            .collect()
+    }
 }
 
 /// What is read of one sequence.
@@ -172,6 +229,15 @@ pub struct Decoder {
     /// The unembedding, laid out for this machine's processor beside the embedding that it is; when
     /// it was first needed.
     packed_unembedding: OnceLock<Option<Linear>>,
+}
+
+/// What a forward pass gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outputs {
+    /// For each of the batch's reads.
+    pub reads: Vec<Output>,
+    /// For each of its predictions, with that of a step where one is simulated.
+    pub predictions: Vec<(Displacement, Option<Simulation>)>,
 }
 
 /// What a forward pass gives of one sequence.
@@ -284,15 +350,15 @@ impl Decoder {
         Ok(packed.as_ref().unwrap_or(linear))
     }
 
-    /// One forward pass: an output for each of `batch.reads`, in order.
-    pub fn run(&self, batch: &PackedBatch) -> Result<Vec<Output>> {
+    /// One forward pass: what is read of it and predicted by it, in the order of the batch.
+    pub fn run(&self, batch: &PackedBatch) -> Result<Outputs> {
         let config = &self.config;
         let unembedding = &self.weights.unembedding;
         match self.device {
             Device::Cpu if self.is_packed() && batch.reads.iter().any(Read::has_targets) => {
-                self.run_by(&Cpu { config }, batch, self.packed_unembedding()?)
+                self.run_by(&Cpu::new(config), batch, self.packed_unembedding()?)
             }
-            Device::Cpu => self.run_by(&Cpu { config }, batch, unembedding),
+            Device::Cpu => self.run_by(&Cpu::new(config), batch, unembedding),
             _ => self.run_by(&self.tensors(), batch, unembedding),
         }
     }
@@ -327,56 +393,104 @@ impl Decoder {
         }
     }
 
-    fn run_by<S: Steps>(
+    fn run_by<S: GradientSteps>(
         &self,
         steps: &S,
         batch: &PackedBatch,
         unembedding: &Linear,
-    ) -> Result<Vec<Output>> {
-        let hidden = self.hidden_states(steps, batch)?;
+    ) -> Result<Outputs> {
+        let (hidden, trace) = self.hidden_states(steps, batch)?;
         let lengths: Vec<usize> = batch.reads.iter().map(|read| read.tokens.len()).collect();
-        let mut log_probs = self
-            .log_probs(steps, batch, &hidden, unembedding)?
-            .into_iter();
-        let sums = steps.sums(&hidden, &lengths)?.into_iter();
-        let output = |(sums, read): (Sums, &Read)| {
-            let of_targets = log_probs.by_ref().take(read.targets.len());
-            let log_prob = of_targets.map(f64::from).sum();
-            Output {
-                sum: sums.sum,
-                last: sums.last,
-                log_prob: read.has_targets().then_some(log_prob),
+        let sums = steps.sums(&hidden, &lengths)?;
+        let mut is_predicted = vec![false; batch.reads.len()];
+        for prediction in &batch.predictions {
+            is_predicted[prediction.chosen] = true;
+            is_predicted[prediction.rejected] = true;
+        }
+        // Those of predicted pairs fall out of their gradients.
+        let others = |at: usize| !is_predicted[at];
+        let mut log_probs = self.log_probs(steps, batch, others, &hidden, unembedding)?;
+        drop(hidden);
+        let mut predictions = Vec::with_capacity(batch.predictions.len());
+        if let Some(trace) = &trace {
+            for (displacement, simulation) in self.predict(steps, batch, trace, unembedding)? {
+                let prediction = &batch.predictions[predictions.len()];
+                let reads = [prediction.chosen, prediction.rejected];
+                for (read, log_prob) in reads.into_iter().zip(displacement.log_probs) {
+                    log_probs[read] = log_prob;
+                }
+                predictions.push((displacement, simulation));
             }
+        }
+        let reads = sums.into_iter().zip(&batch.reads).zip(log_probs);
+        let output = |((sums, read), log_prob): ((Sums, &Read), f64)| Output {
+            sum: sums.sum,
+            last: sums.last,
+            log_prob: read.has_targets().then_some(log_prob),
         };
-        Ok(sums.zip(&batch.reads).map(output).collect())
+        Ok(Outputs {
+            reads: reads.map(output).collect(),
+            predictions,
+        })
     }
 
-    /// `ln p(target)` of every target. Rows of `hidden` are those that are read.
+    /// The sum of the targets' `ln p` of each read that `is_wanted`; 0 of others. Rows of `hidden`
+    /// are those that are read.
     fn log_probs<S: Steps>(
         &self,
         steps: &S,
         batch: &PackedBatch,
+        is_wanted: impl Fn(usize) -> bool,
         hidden: &S::Rows,
         unembedding: &Linear,
-    ) -> Result<Vec<f32>> {
-        let (mut rows, mut targets, mut first) = (Vec::new(), Vec::new(), 0);
-        for read in &batch.reads {
-            rows.extend((first..).take(read.targets.len()));
-            targets.extend_from_slice(&read.targets);
+    ) -> Result<Vec<f64>> {
+        let (mut rows, mut targets, mut read_of, mut first) = (vec![], vec![], vec![], 0);
+        for (at, read) in batch.reads.iter().enumerate() {
+            if is_wanted(at) {
+                rows.extend((first..).take(read.targets.len()));
+                targets.extend_from_slice(&read.targets);
+                read_of.extend(read.targets.iter().map(|_| at));
+            }
             first += read.tokens.len() as u32;
         }
-        let at_once = (LOGIT_VALUES / self.config.vocab_size).max(1);
-        let mut log_probs = Vec::with_capacity(targets.len());
+        let mut sums = vec![0.0; batch.reads.len()];
+        let mut read_of = read_of.into_iter();
+        let at_once = self.logits_at_once();
         for (rows, targets) in rows.chunks(at_once).zip(targets.chunks(at_once)) {
             let hidden = steps.select(hidden, rows)?;
             let logits = steps.linear(&hidden, unembedding)?;
-            log_probs.extend(steps.log_probs(logits, targets)?);
+            let of_targets = steps.log_probs(logits, targets)?;
+            for (log_prob, read) in of_targets.into_iter().zip(&mut read_of) {
+                sums[read] += f64::from(log_prob);
+            }
         }
-        Ok(log_probs)
+        Ok(sums)
     }
 
-    /// The hidden states after the final norm of all tokens that are read, in the reads' order.
-    fn hidden_states<S: Steps>(&self, steps: &S, batch: &PackedBatch) -> Result<S::Rows> {
+    /// Rows whose logits are formed at once.
+    fn logits_at_once(&self) -> usize {
+        (LOGIT_VALUES / self.config.vocab_size).max(1)
+    }
+
+    /// How one block attends.
+    fn attention(&self, layer: &LayerConfig) -> Attention {
+        Attention {
+            scale: self.config.attention_scale,
+            cap: self.config.attention_cap,
+            window: layer.sliding_window,
+        }
+    }
+
+    /// The hidden states after the final norm of all tokens that are read, in the reads' order, and
+    /// what predictions need.
+    fn hidden_states<S: Steps>(
+        &self,
+        steps: &S,
+        batch: &PackedBatch,
+    ) -> Result<(S::Rows, Option<Trace<S::Rows>>)> {
+        let keep = Keep::of(batch);
+        let kept_rows = (keep > Keep::Nothing).then(|| TraceRows::of(batch));
+        let mut kept = Vec::new();
         let mut hidden = steps.embed(&self.weights.embedding, &batch.tokens)?;
         let angles = self.ropes.iter().map(|rope| steps.angles(rope.at(batch)));
         let angles = angles.collect::<Result<Vec<_>>>()?;
@@ -389,26 +503,43 @@ impl Decoder {
                 key_norm: block.key_norm.as_ref(),
                 angles: layer.rope.map(|rope| &angles[rope]),
             };
-            let attention = Attention {
-                scale: self.config.attention_scale,
-                cap: self.config.attention_cap,
-                window: layer.sliding_window,
-            };
+            let is_last = number + 1 == self.config.layers.len();
             let qkv = of_normed(steps, &hidden, block.attention_norm.as_ref(), &block.qkv)?;
-            if number + 1 == self.config.layers.len() {
+            let held_qkv = match &kept_rows {
+                Some(rows) if keep == Keep::AllBlocks => {
+                    Some(steps.select(&qkv, &rows.held.tokens)?)
+                }
+                _ => None,
+            };
+            if is_last {
                 // Of the last block only what is read matters.
                 queries = Queries::read(batch);
                 pattern = steps.pattern(&batch.segments, &queries.0)?;
                 hidden = steps.select(&hidden, &queries.tokens())?;
             }
-            let attended = steps.attend(qkv, &pattern, heads, attention)?;
-            let attended = steps.linear(&attended, &block.output)?;
-            let after = steps.sum(&hidden, attended, block.attention_post_norm.as_ref())?;
+            let attended = steps.attend(qkv, &pattern, heads, self.attention(layer))?;
+            let branch = steps.linear(&attended, &block.output)?;
+            let after = steps.sum(&hidden, branch, block.attention_post_norm.as_ref())?;
             let read_by_mlp = if self.config.parallel_residual {
                 &hidden
             } else {
                 &after
             };
+            if let Some(rows) = &kept_rows
+                && (is_last || keep == Keep::AllBlocks)
+            {
+                let read = &rows.read.tokens;
+                // Rows of the last block are those of the read tokens.
+                let read = match is_last {
+                    true => &(0..read.len() as u32).collect(),
+                    false => read,
+                };
+                kept.push(BlockTrace {
+                    attended: steps.select(&attended, read)?,
+                    mlp_input: steps.select(read_by_mlp, read)?,
+                    qkv: held_qkv,
+                });
+            }
             let down = self.mlp(steps, block, read_by_mlp, queries.len())?;
             hidden = steps.sum(&after, down, block.mlp_post_norm.as_ref())?;
         }
@@ -418,8 +549,14 @@ impl Decoder {
         }
         let read = batch.reads.iter().flat_map(|read| &read.tokens);
         let read: Vec<u32> = read.map(|token| row_of[*token as usize]).collect();
-        let hidden = steps.select(&hidden, &read)?;
-        steps.normed(&hidden, &self.weights.final_norm)
+        let read = steps.select(&hidden, &read)?;
+        let normed = steps.normed(&read, &self.weights.final_norm)?;
+        let trace = kept_rows.map(|rows| Trace {
+            blocks: kept,
+            output: hidden,
+            rows,
+        });
+        Ok((normed, trace))
     }
 
     /// What the MLP adds to rows, of which so many at a time are widened that memory stays bounded.
@@ -462,7 +599,7 @@ fn of_normed<S: Steps>(
 #[cfg(test)]
 impl Decoder {
     /// As [`Self::run`], by the steps that other devices take.
-    pub fn run_by_tensors(&self, batch: &PackedBatch) -> Result<Vec<Output>> {
+    pub fn run_by_tensors(&self, batch: &PackedBatch) -> Result<Outputs> {
         self.run_by(&self.tensors(), batch, &self.weights.unembedding)
     }
 }

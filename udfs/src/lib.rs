@@ -24,8 +24,9 @@ pub use optimizer::HoistScores;
 pub use pieces::{Pieces, register};
 pub use score_exec::{ScoreExec, UseScoreExec};
 pub use scorer::{
-    Argument, Job, Needs, PairScores, PreferencePair, PromptedResponse, ResponseEmbedding,
-    ResponseScores, RowError, Scorer, ScorerError,
+    Argument, Displacement, Job, Needs, PairScores, PreferencePair, PromptedResponse,
+    ResponseEmbedding, ResponseScores, RowError, Scorer, ScorerError, SimulatedDisplacement,
+    TokenChange,
 };
 pub use settings::{ChesSettings, ModelDtype, OnError, PromptFormat};
 pub use text::{ASSISTANT, Text, Turn, USER};

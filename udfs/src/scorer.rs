@@ -22,8 +22,17 @@ bitflags! {
         const EMBEDDINGS = 1 << 1;
         /// Log-probabilities: a forward pass and the unembedding of the response's positions.
         const LOG_PROBS = 1 << 2;
+        /// First-order effects of training: a forward pass, and back through the unembedding and
+        /// the last block. Gives log-probabilities too.
+        const DISPLACEMENT = 1 << 3;
+        /// A simulated step of training: a forward pass, back through all blocks, and through them
+        /// again. Gives all of the former too.
+        const SIMULATION = 1 << 4;
         /// Whatever takes a forward pass.
-        const MODEL = Self::EMBEDDINGS.bits() | Self::LOG_PROBS.bits();
+        const MODEL = Self::EMBEDDINGS.bits()
+            | Self::LOG_PROBS.bits()
+            | Self::DISPLACEMENT.bits()
+            | Self::SIMULATION.bits();
     }
 }
 
@@ -79,9 +88,68 @@ pub struct PairScores {
     pub rejected_tokens: Option<i32>,
     /// Whether `ches.max_length` cut either response.
     pub truncated: Option<bool>,
+    /// First-order effects of training on the pair.
+    pub displacement: Option<Box<Displacement>>,
+    /// The effect of one step of training on the pair.
+    pub simulated: Option<Box<SimulatedDisplacement>>,
     /// Why this row has no scores by definition (an empty response, a prompt that fills
     /// `ches.max_length`); not an error, whatever `ches.on_error` says.
     pub no_score: Option<String>,
+}
+
+/// What training on a pair does to its responses, to first order. `G⁺` and `G⁻` are the gradients of
+/// `ln π(chosen)` and `ln π(rejected)` with respect to some of the model's matrices, never the
+/// embeddings `S`. All numbers are finite.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Displacement {
+    /// `⟨G⁺, sign(G⁺ − G⁻)⟩`: nats for each unit that every weight moves by.
+    pub chosen_rate: f64,
+    /// `⟨G⁻, sign(G⁺ − G⁻)⟩`.
+    pub rejected_rate: f64,
+    /// `chosen_rate` over the targets that were scored.
+    pub chosen_rate_per_token: f64,
+    /// `rejected_rate` over the targets that were scored.
+    pub rejected_rate_per_token: f64,
+    /// `⟨G⁺, G⁺ − G⁻⟩`.
+    pub chosen_rate_sgd: f64,
+    /// `⟨G⁻, G⁺ − G⁻⟩`.
+    pub rejected_rate_sgd: f64,
+    /// `⟨G⁺, G⁻⟩ / ⟨G⁺, G⁺⟩`; none where `G⁺` is zero.
+    pub overlap: Option<f64>,
+    /// Tokens whose log-probability at the last prompt position rises, the fastest first; `change`
+    /// is in nats for each unit.
+    pub gaining: Vec<TokenChange>,
+    /// Tokens of which it falls, the fastest first.
+    pub losing: Vec<TokenChange>,
+}
+
+/// What one simulated step of training on a pair does to its responses. All numbers are finite.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SimulatedDisplacement {
+    /// The change of `ln π(chosen | prompt)`, nats.
+    pub chosen_change: f64,
+    /// The change of `ln π(rejected | prompt)`, nats.
+    pub rejected_change: f64,
+    /// `chosen_change` over the targets that were scored.
+    pub chosen_change_per_token: f64,
+    /// `rejected_change` over the targets that were scored.
+    pub rejected_change_per_token: f64,
+    /// Tokens whose log-probability at the last prompt position rises, the most first; `change` is in
+    /// nats.
+    pub gaining: Vec<TokenChange>,
+    /// Tokens of which it falls, the most first.
+    pub losing: Vec<TokenChange>,
+}
+
+/// How the log-probability of a token changes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TokenChange {
+    /// The token's text.
+    pub token: String,
+    /// The token.
+    pub token_id: i32,
+    /// The change of its log-probability; its unit is said by whoever holds it.
+    pub change: f64,
 }
 
 /// What is kept of a response's hidden embeddings, enough for every score of them.

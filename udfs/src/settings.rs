@@ -80,7 +80,7 @@ impl Words for ModelDtype {
 ///
 /// A [`ConfigExtension`] of DataFusion under the prefix `ches`; `SHOW ches.<key>` and
 /// `information_schema.df_settings` read it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ChesSettings {
     /// Where the model is. Key `model`; none by default, and then no function can answer.
     pub model: Option<String>,
@@ -107,6 +107,10 @@ pub struct ChesSettings {
     /// Bytes that those activations of one forward pass may take that grow with its tokens; 0 is chosen
     /// for the machine. Key `memory_limit`.
     pub memory_limit: usize,
+    /// The most tokens that `gaining` and `losing` hold. Key `top_tokens`.
+    pub top_tokens: usize,
+    /// By how much `displacement_simulated` moves every weight. Key `learning_rate`.
+    pub learning_rate: f64,
 }
 
 impl Default for ChesSettings {
@@ -122,11 +126,13 @@ impl Default for ChesSettings {
             on_error: OnError::default(),
             memo_bytes: 256 << 20,
             memory_limit: 0,
+            top_tokens: 8,
+            learning_rate: 2e-6,
         }
     }
 }
 
-const KEYS: [(&str, &str); 10] = [
+const KEYS: [(&str, &str); 12] = [
     (
         "model",
         "The language model: a directory, a .gguf file, or a URL (s3, gs, az, http, https, hf)",
@@ -161,6 +167,8 @@ const KEYS: [(&str, &str); 10] = [
         "memory_limit",
         "Bytes for the activations of one forward pass; 0: chosen for the machine",
     ),
+    ("top_tokens", "The most tokens that gaining and losing hold"),
+    ("learning_rate", "The step of displacement_simulated"),
 ];
 
 impl ChesSettings {
@@ -190,6 +198,8 @@ impl ChesSettings {
             "on_error" => self.on_error = word(key, value)?,
             "memo_bytes" => self.memo_bytes = number(key, value)?,
             "memory_limit" => self.memory_limit = number(key, value)?,
+            "top_tokens" => self.top_tokens = number(key, value)?,
+            "learning_rate" => self.learning_rate = positive(key, value)?,
             _ => {
                 let keys = KEYS.map(|(key, _)| key).join(", ");
                 return Err(DataFusionError::Configuration(format!(
@@ -212,6 +222,8 @@ impl ChesSettings {
             "on_error" => Some(self.on_error.word().into()),
             "memo_bytes" => Some(self.memo_bytes.to_string()),
             "memory_limit" => Some(self.memory_limit.to_string()),
+            "top_tokens" => Some(self.top_tokens.to_string()),
+            "learning_rate" => Some(format!("{:e}", self.learning_rate)),
             _ => None,
         }
     }
@@ -232,6 +244,12 @@ fn number<T: FromStr>(key: &str, value: &str) -> Result<T> {
         .trim()
         .parse()
         .or_else(|_| refuse(key, value, "a whole number from 0"))
+}
+
+fn positive(key: &str, value: &str) -> Result<f64> {
+    let number = value.trim().parse().ok();
+    let number = number.filter(|number: &f64| number.is_normal() && *number > 0.0);
+    number.map_or_else(|| refuse(key, value, "a number above 0, such as 2e-6"), Ok)
 }
 
 fn word<T: Words>(key: &str, value: &str) -> Result<T> {

@@ -237,6 +237,8 @@ async fn settings_travel() {
         ("on_error", "null"),
         ("memo_bytes", "1000"),
         ("memory_limit", "1000000"),
+        ("top_tokens", "3"),
+        ("learning_rate", "1.5e-5"),
     ];
     let ctx = fake_scorer::session();
     for (key, value) in sets {

@@ -3,6 +3,7 @@
 
 mod attention;
 mod exp;
+mod gradients;
 mod matmul;
 mod packed;
 mod rows;
@@ -31,7 +32,9 @@ const CONVERTED: usize = 1 << 20;
 /// The steps on CPU.
 #[derive(Debug)]
 pub(super) struct Cpu<'a> {
-    pub config: &'a DecoderConfig,
+    config: &'a DecoderConfig,
+    /// Whether nothing is rounded to the type of the weights.
+    is_exact: bool,
 }
 
 /// Rows of numbers, one after another.
@@ -75,6 +78,15 @@ fn with_norm_if<T>(
     match norm {
         None => work(None),
         Some(norm) => with_norm(norm, eps, |norm| work(Some(norm))),
+    }
+}
+
+impl<'a> Cpu<'a> {
+    pub fn new(config: &'a DecoderConfig) -> Self {
+        Self {
+            config,
+            is_exact: false,
+        }
     }
 }
 
@@ -129,10 +141,9 @@ impl Steps for Cpu<'_> {
     }
 
     fn linear(&self, rows: &Rows, linear: &Linear) -> Result<Rows> {
-        let mut out = product_of(rows, &linear.weight)?;
+        let mut out = product_of(rows, &linear.weight, self.is_exact)?;
         if let Some(bias) = &linear.bias {
-            let bias = bias.to_dtype(DType::F32)?;
-            with_numbers(&bias, |bias| {
+            with_numbers(&in_f32(bias)?, |bias| {
                 rows::add_to_each(&mut out.values, bias);
                 Ok(())
             })?;
@@ -244,8 +255,34 @@ impl Steps for Cpu<'_> {
     }
 }
 
-/// `rows · weightᵀ`.
-fn product_of(rows: &Rows, weight: &Matrix) -> Result<Rows> {
+fn in_f32(tensor: &Tensor) -> Result<Tensor> {
+    tensor.to_dtype(DType::F32)
+}
+
+/// `rows · weightᵀ`; what is multiplied is rounded to the type of laid out weights, unless it
+/// `is_exact`.
+fn product_of(rows: &Rows, weight: &Matrix, is_exact: bool) -> Result<Rows> {
+    let width = match weight {
+        Matrix::Packed(packed) if packed.is_f32() || !is_exact => {
+            return Ok(Rows {
+                values: packed.product(&rows.values),
+                width: packed.outputs(),
+            });
+        }
+        Matrix::Packed(packed) => packed.outputs(),
+        Matrix::Dense(weight) => weight.dim(0)?,
+        Matrix::Quantised(pieces) => pieces.iter().map(|piece| piece.shape().dims()[0]).sum(),
+    };
+    let mut out = Product::new(rows, width);
+    each_part(weight, |part, _| {
+        out.add(part);
+        Ok(())
+    })?;
+    Ok(out.finish())
+}
+
+/// Calls `work` with all rows of a matrix as f32, in order, some at a time, and with their width.
+fn each_part(weight: &Matrix, mut work: impl FnMut(&[f32], usize) -> Result<()>) -> Result<()> {
     match weight {
         Matrix::Dense(weight) => {
             let (storage, layout) = weight.storage_and_layout();
@@ -254,54 +291,47 @@ fn product_of(rows: &Rows, weight: &Matrix) -> Result<Rows> {
             else {
                 bail!("a weight that is not in a row on CPU");
             };
-            let width = weight.dim(0)?;
+            let width = weight.dim(1)?;
             match storage {
-                CpuStorage::F32(weight) => {
-                    let mut out = Product::new(rows, width);
-                    out.add(&weight[start..end]);
-                    Ok(out.finish())
-                }
+                CpuStorage::F32(weight) => work(&weight[start..end], width),
                 CpuStorage::BF16(weight) => {
-                    Ok(converted(rows, width, &weight[start..end], bf16::to_f32))
+                    each_converted(&weight[start..end], width, bf16::to_f32, work)
                 }
                 CpuStorage::F16(weight) => {
-                    Ok(converted(rows, width, &weight[start..end], f16::to_f32))
+                    each_converted(&weight[start..end], width, f16::to_f32, work)
                 }
                 _ => bail!("weights of type {}", weight.dtype().as_str()),
             }
         }
-        Matrix::Packed(weight) => Ok(Rows {
-            values: weight.product(&rows.values),
-            width: weight.outputs(),
-        }),
+        Matrix::Packed(weight) => {
+            for panels in weight.runs_of_panels(CONVERTED) {
+                work(&weight.rows(panels), weight.inputs())?;
+            }
+            Ok(())
+        }
         Matrix::Quantised(pieces) => {
-            let width = pieces.iter().map(|piece| piece.shape().dims()[0]).sum();
-            let mut out = Product::new(rows, width);
             for piece in pieces {
                 let piece = piece.dequantize(&Device::Cpu)?;
-                with_numbers(&piece, |piece| {
-                    out.add(piece);
-                    Ok(())
-                })?;
+                let width = piece.dim(1)?;
+                with_numbers(&piece, |piece| work(piece, width))?;
             }
-            Ok(out.finish())
+            Ok(())
         }
     }
 }
 
-fn converted<T: Copy + Sync>(
-    rows: &Rows,
-    width: usize,
+fn each_converted<T: Copy + Sync>(
     weight: &[T],
+    width: usize,
     to_f32: impl Fn(T) -> f32 + Sync,
-) -> Rows {
-    let mut out = Product::new(rows, width);
-    let at_once = (CONVERTED / rows.width).max(1) * rows.width;
+    mut work: impl FnMut(&[f32], usize) -> Result<()>,
+) -> Result<()> {
+    let at_once = (CONVERTED / width).max(1) * width;
     for part in weight.chunks(at_once) {
         let part: Vec<f32> = part.par_iter().map(|value| to_f32(*value)).collect();
-        out.add(&part);
+        work(&part, width)?;
     }
-    out.finish()
+    Ok(())
 }
 
 /// A product with a matrix that comes in parts, some of its rows in each.

@@ -6,13 +6,16 @@
 //! second-level cache.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use candle_core::{CpuStorage, Storage, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 
+use super::matmul::{View, ViewMut, product};
+
 /// Outputs of a panel: three vector registers of f32.
-const COLUMNS: usize = 3 * LANES;
+pub const COLUMNS: usize = 3 * LANES;
 
 /// f32 numbers in a vector register.
 const LANES: usize = 16;
@@ -104,6 +107,12 @@ impl<T: Number> PackedMatrix<T> {
         }
     }
 
+    /// The numbers of one panel.
+    fn panel(&self, number: usize) -> &[T] {
+        let width = self.inputs.next_multiple_of(T::TOGETHER);
+        &self.panels[number * COLUMNS * width..][..COLUMNS * width]
+    }
+
     /// `rows · matrixᵀ`, `(count, outputs)`.
     ///
     /// # Panics
@@ -114,41 +123,17 @@ impl<T: Number> PackedMatrix<T> {
         let mut out = Vec::with_capacity(count * self.outputs);
         let width = self.inputs.next_multiple_of(T::TOGETHER);
         let rows = &*T::rows(rows, self.inputs, width);
-        let at_once = BLOCK_BYTES / (COLUMNS * size_of::<T>());
-        let at_once = (at_once / T::TOGETHER * T::TOGETHER).max(T::TOGETHER);
         let target = Out(out.as_mut_ptr());
         let panels = self.panels.par_chunks_exact(COLUMNS * width).enumerate();
         panels.for_each(|(number, panel)| {
             let column = number * COLUMNS;
             let columns = COLUMNS.min(self.outputs - column);
-            for first in (0..width).step_by(at_once) {
-                let inner = at_once.min(width - first);
-                for row in (0..count).step_by(ROWS) {
-                    // SAFETY: the assertion above; `rows` holds `count` rows of `width` numbers,
-                    // the panel `width` inputs, and `out` has room for `count` rows of `outputs`
-                    // numbers, of which this thread alone writes to these columns, and writes them
-                    // with the first block.
-                    unsafe {
-                        let block = Block {
-                            rows: rows.as_ptr().add(row * width + first),
-                            stride: width,
-                            panel: panel.as_ptr().add(first * COLUMNS),
-                            inner,
-                        };
-                        let out = target.start().add(row * self.outputs + column);
-                        let kernel = match count - row {
-                            1 => T::kernel::<1>,
-                            2 => T::kernel::<2>,
-                            3 => T::kernel::<3>,
-                            4 => T::kernel::<4>,
-                            5 => T::kernel::<5>,
-                            6 => T::kernel::<6>,
-                            7 => T::kernel::<7>,
-                            _ => T::kernel::<ROWS>,
-                        };
-                        kernel(block, out, self.outputs, columns, first > 0);
-                    }
-                }
+            // SAFETY: the assertion above; `rows` holds `count` rows of `width` numbers, the panel
+            // `width` inputs, and `out` has room for `count` rows of `outputs` numbers, of which
+            // this thread alone writes to these columns.
+            unsafe {
+                let out = target.start().add(column);
+                by_blocks(rows, width, count, panel, out, self.outputs, columns);
             }
         });
         // SAFETY: every row has its numbers of every panel.
@@ -201,6 +186,147 @@ impl Packed {
         match &self.0 {
             Either::F32(matrix) => matrix.product(rows),
             Either::Bf16(matrix) => matrix.product(rows),
+        }
+    }
+
+    /// Lays out rows of f32 of `inputs` numbers. Whether the processor has instructions to multiply
+    /// with them is not asked.
+    pub fn of_f32(values: &[f32], inputs: usize) -> Self {
+        Self(Either::F32(PackedMatrix::new(values, inputs)))
+    }
+
+    /// Whether its numbers are f32.
+    pub fn is_f32(&self) -> bool {
+        matches!(self.0, Either::F32(_))
+    }
+
+    /// Inputs, the width of a row.
+    pub fn inputs(&self) -> usize {
+        match &self.0 {
+            Either::F32(matrix) => matrix.inputs,
+            Either::Bf16(matrix) => matrix.inputs,
+        }
+    }
+
+    /// One panel as f32, `(inputs, COLUMNS)`; columns beyond the last output are zero.
+    pub fn panel(&self, number: usize) -> Cow<'_, [f32]> {
+        match &self.0 {
+            Either::F32(matrix) => Cow::Borrowed(matrix.panel(number)),
+            Either::Bf16(matrix) => {
+                let pairs = matrix.panel(number).chunks_exact(2 * COLUMNS);
+                let of_pair = |pair: &[bf16]| {
+                    let of_input = |input: usize| {
+                        let numbers = pair.iter().skip(input).step_by(2);
+                        numbers.map(|x| x.to_f32()).collect::<Vec<_>>()
+                    };
+                    [of_input(0), of_input(1)].concat()
+                };
+                let mut panel: Vec<f32> = pairs.flat_map(of_pair).collect();
+                panel.truncate(matrix.inputs * COLUMNS);
+                Cow::Owned(panel)
+            }
+        }
+    }
+
+    /// All panels, in runs of about so many numbers.
+    pub fn runs_of_panels(&self, numbers: usize) -> impl Iterator<Item = Range<usize>> {
+        let panels = self.outputs().div_ceil(COLUMNS);
+        let at_once = (numbers / (COLUMNS * self.inputs())).max(1);
+        (0..panels)
+            .step_by(at_once)
+            .map(move |first| first..panels.min(first + at_once))
+    }
+
+    /// The matrix's rows in some panels, as f32.
+    pub fn rows(&self, panels: Range<usize>) -> Vec<f32> {
+        let inputs = self.inputs();
+        let first = panels.start * COLUMNS;
+        let count = self.outputs().min(panels.end * COLUMNS) - first;
+        let mut rows = vec![0.0; count * inputs];
+        let of_panels = rows.par_chunks_mut(COLUMNS * inputs).zip(panels);
+        of_panels.for_each(|(rows, number)| {
+            let panel = self.panel(number);
+            for (column, row) in rows.chunks_exact_mut(inputs).enumerate() {
+                let numbers = panel.iter().skip(column).step_by(COLUMNS);
+                row.iter_mut().zip(numbers).for_each(|(out, x)| *out = *x);
+            }
+        });
+        rows
+    }
+}
+
+/// Rows of `inner` numbers times a panel, `(inner, COLUMNS)`, on the caller's thread: sums up as
+/// [`Packed::product`] does.
+pub fn panel_product(rows: &[f32], inner: usize, panel: &[f32], out: &mut [f32]) {
+    let count = out.len() / COLUMNS;
+    assert!(rows.len() >= count * inner && panel.len() >= inner * COLUMNS);
+    if !f32::is_supported() {
+        if inner > 0 {
+            product(
+                ViewMut::new(out, count, COLUMNS, COLUMNS),
+                View::new(rows, count, inner, inner),
+                View::new(panel, inner, COLUMNS, COLUMNS),
+                false,
+                1,
+            );
+        }
+        return;
+    }
+    let out = &mut out[..count * COLUMNS];
+    // SAFETY: the assertion above, and `out` holds `count` rows of all columns.
+    unsafe {
+        by_blocks(
+            rows,
+            inner,
+            count,
+            panel,
+            out.as_mut_ptr(),
+            COLUMNS,
+            COLUMNS,
+        )
+    };
+}
+
+/// Rows of `width` numbers times a panel.
+///
+/// # Safety
+/// The processor has the instructions; `rows` holds `count` rows of `width` numbers, `panel` `width`
+/// inputs, and `out` has room for `count` rows of `columns` numbers that begin `out_stride` apart.
+unsafe fn by_blocks<T: Number>(
+    rows: &[T],
+    width: usize,
+    count: usize,
+    panel: &[T],
+    out: *mut f32,
+    out_stride: usize,
+    columns: usize,
+) {
+    let at_once = BLOCK_BYTES / (COLUMNS * size_of::<T>());
+    let at_once = (at_once / T::TOGETHER * T::TOGETHER).max(T::TOGETHER);
+    for first in (0..width).step_by(at_once) {
+        let inner = at_once.min(width - first);
+        for row in (0..count).step_by(ROWS) {
+            // SAFETY: the caller's; the first block writes what later ones add to.
+            unsafe {
+                let block = Block {
+                    rows: rows.as_ptr().add(row * width + first),
+                    stride: width,
+                    panel: panel.as_ptr().add(first * COLUMNS),
+                    inner,
+                };
+                let out = out.add(row * out_stride);
+                let kernel = match count - row {
+                    1 => T::kernel::<1>,
+                    2 => T::kernel::<2>,
+                    3 => T::kernel::<3>,
+                    4 => T::kernel::<4>,
+                    5 => T::kernel::<5>,
+                    6 => T::kernel::<6>,
+                    7 => T::kernel::<7>,
+                    _ => T::kernel::<ROWS>,
+                };
+                kernel(block, out, out_stride, columns, first > 0);
+            }
         }
     }
 }

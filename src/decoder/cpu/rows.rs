@@ -2,12 +2,16 @@
 
 use rayon::prelude::*;
 
-use super::exp::{sigmoid, tanh};
+use super::exp::{exp, sigmoid, tanh};
 use super::softmax::{exponentials, soft_cap, sum_of};
 use super::vectorised::vectorised;
 
 /// Rows are worked on in runs of about so many numbers.
 const RUN: usize = 1 << 14;
+
+/// The constants of GELU by the hyperbolic tangent.
+const GELU_FACTOR: f32 = 0.797_884_6;
+const GELU_CUBIC: f32 = 0.044_715;
 
 /// Calls `work` with each row of `out` and its number, runs of rows on several cores.
 fn each_row(out: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
@@ -59,6 +63,68 @@ impl NormOf<'_> {
         let mean = sum_of(row, |value| value * value) / row.len() as f32;
         1.0 / (mean + self.eps).sqrt()
     }
+}
+
+impl NormOf<'_> {
+    /// The symmetric part of the norm's derivative at a row, applied to a vector: without the
+    /// gain.
+    #[inline(always)]
+    fn derivative(&self, row: &[f32], vector: &mut [f32]) {
+        let count = row.len() as f32;
+        let mean = match self.bias {
+            None => 0.0,
+            Some(_) => sum_of(row, |value| value) / count,
+        };
+        let square = sum_of(row, |value| (value - mean) * (value - mean)) / count;
+        let scale = 1.0 / (square + self.eps).sqrt();
+        let mut along = vector.to_vec();
+        for (along, value) in along.iter_mut().zip(row) {
+            *along *= (value - mean) * scale;
+        }
+        let along = sum_of(&along, |value| value) / count;
+        let middle = match self.bias {
+            None => 0.0,
+            Some(_) => sum_of(vector, |value| value) / count,
+        };
+        for (out, value) in vector.iter_mut().zip(row) {
+            *out = (*out - middle - (value - mean) * scale * along) * scale;
+        }
+    }
+
+    #[inline(always)]
+    fn gained(&self, row: &mut [f32]) {
+        for (value, gain) in row.iter_mut().zip(self.gain) {
+            *value *= gain;
+        }
+    }
+}
+
+/// Makes gradients with respect to normed rows those with respect to the rows.
+pub fn normed_back(rows: &[f32], gradients: &mut [f32], norm: NormOf) {
+    let width = norm.gain.len();
+    each_row(
+        gradients,
+        width,
+        #[inline(always)]
+        |at, gradient| {
+            norm.gained(gradient);
+            norm.derivative(&rows[at * width..(at + 1) * width], gradient);
+        },
+    );
+}
+
+/// Makes moves of rows those of the normed rows.
+pub fn normed_along(rows: &[f32], tangents: &mut [f32], norm: NormOf) {
+    let width = norm.gain.len();
+    each_row(
+        tangents,
+        width,
+        #[inline(always)]
+        |at, tangent| {
+            norm.derivative(&rows[at * width..(at + 1) * width], tangent);
+            norm.gained(tangent);
+        },
+    );
 }
 
 /// Normed rows.
@@ -123,9 +189,8 @@ impl Activation {
         match self {
             Self::Silu => row.iter_mut().for_each(|x| *x *= sigmoid(*x)),
             Self::GeluTanh => {
-                const FACTOR: f32 = 0.797_884_6;
                 for x in row {
-                    *x *= 0.5 * (1.0 + tanh(FACTOR * (*x + 0.044_715 * *x * *x * *x)));
+                    *x *= 0.5 * (1.0 + tanh(GELU_FACTOR * (*x + GELU_CUBIC * *x * *x * *x)));
                 }
             }
             Self::Gelu => {
@@ -161,6 +226,105 @@ pub fn activated(up: Vec<f32>, width: usize, is_gated: bool, activation: Activat
             activation.apply(out);
             for (out, up) in out.iter_mut().zip(up) {
                 *out *= up;
+            }
+        },
+    );
+    out
+}
+
+impl Activation {
+    /// Makes each `x` of a row the derivative there.
+    #[inline(always)]
+    fn derivative(self, row: &mut [f32]) {
+        match self {
+            Self::Silu => {
+                for x in row {
+                    let sigmoid = sigmoid(*x);
+                    *x = sigmoid * (1.0 + *x * (1.0 - sigmoid));
+                }
+            }
+            Self::GeluTanh => {
+                for x in row {
+                    let square = GELU_CUBIC * *x * *x;
+                    let tanh = tanh(GELU_FACTOR * *x * (1.0 + square));
+                    let slope = GELU_FACTOR * (1.0 + 3.0 * square) * (1.0 - tanh * tanh);
+                    *x = 0.5 * (1.0 + tanh + *x * slope);
+                }
+            }
+            Self::Gelu => {
+                // Of the normal distribution.
+                const DENSITY: f32 = 0.398_942_3;
+                for x in row {
+                    let below = 0.5 * (1.0 + libm::erff(*x * std::f32::consts::FRAC_1_SQRT_2));
+                    *x = below + *x * DENSITY * exp(-0.5 * *x * *x);
+                }
+            }
+        }
+    }
+}
+
+/// Gradients with respect to an MLP's projections, as [`activated`] takes them, from those of its
+/// inner layer, `(rows, width)`.
+pub fn activated_back(
+    up: &[f32],
+    gradients: &[f32],
+    width: usize,
+    is_gated: bool,
+    activation: Activation,
+) -> Vec<f32> {
+    let mut out = up.to_vec();
+    let inner_width = if is_gated { 2 * width } else { width };
+    each_row(
+        &mut out,
+        inner_width,
+        #[inline(always)]
+        |at, out| {
+            let gradients = &gradients[at * width..(at + 1) * width];
+            let (gate, up) = out.split_at_mut(width);
+            let mut activated = gate.to_vec();
+            activation.apply(&mut activated);
+            activation.derivative(gate);
+            for (gate, gradient) in gate.iter_mut().zip(gradients) {
+                *gate *= gradient;
+            }
+            let pairs = gate.iter_mut().zip(up).zip(activated.iter().zip(gradients));
+            for ((gate, up), (activated, gradient)) in pairs {
+                *gate *= *up;
+                *up = activated * gradient;
+            }
+        },
+    );
+    out
+}
+
+/// How the inner layer of an MLP, `(rows, width)`, moves when its projections do.
+pub fn activated_along(
+    up: &[f32],
+    tangents: &[f32],
+    width: usize,
+    is_gated: bool,
+    activation: Activation,
+) -> Vec<f32> {
+    let inner_width = if is_gated { 2 * width } else { width };
+    let mut out = vec![0.0; up.len() / inner_width * width];
+    each_row(
+        &mut out,
+        width,
+        #[inline(always)]
+        |at, out| {
+            let row = at * inner_width..(at + 1) * inner_width;
+            let (gate, up) = up[row.clone()].split_at(width);
+            let (gate_moves, up_moves) = tangents[row].split_at(width);
+            out.copy_from_slice(gate);
+            activation.derivative(out);
+            for (out, moved) in out.iter_mut().zip(gate_moves) {
+                *out *= moved;
+            }
+            let mut activated = gate.to_vec();
+            activation.apply(&mut activated);
+            let pairs = out.iter_mut().zip(up).zip(activated.iter().zip(up_moves));
+            for ((out, up), (activated, moved)) in pairs {
+                *out = *out * up + activated * moved;
             }
         },
     );

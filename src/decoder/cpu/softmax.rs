@@ -14,9 +14,21 @@ pub fn soft_cap(row: &mut [f32], cap: Option<f64>) {
 /// Makes each `x` of a row `eˣ⁻ʰ`, `h` being the highest; returns `h` and the new numbers' sum.
 #[inline(always)]
 pub fn exponentials(row: &mut [f32]) -> (f32, f32) {
-    let highest = by_lanes(row, f32::NEG_INFINITY, f32::max, f32::max);
-    row.iter_mut().for_each(|x| *x = exp(*x - highest));
-    (highest, sum_of(row, |x| x))
+    let highest = highest(row);
+    (highest, exponentials_from(row, highest))
+}
+
+/// The highest number of a row.
+#[inline(always)]
+pub fn highest(row: &[f32]) -> f32 {
+    by_lanes(row, f32::NEG_INFINITY, f32::max, f32::max)
+}
+
+/// Makes each `x` of a row `eˣ⁻ʰ` and returns the new numbers' sum.
+#[inline(always)]
+pub fn exponentials_from(row: &mut [f32], h: f32) -> f32 {
+    row.iter_mut().for_each(|x| *x = exp(*x - h));
+    sum_of(row, |x| x)
 }
 
 /// Adds up what is made of each number.

@@ -4,6 +4,7 @@
 mod attention;
 #[cfg(feature = "flash-attn")]
 mod flash;
+mod gradients;
 
 use std::ops::Range;
 
@@ -52,6 +53,24 @@ impl Tensors<'_> {
         let (tokens, width) = heads.dims2()?;
         let of_norm = norm.gain.dim(0)?;
         self.normed(&heads.reshape((tokens, width / of_norm, of_norm))?, norm)
+    }
+}
+
+impl Tensors<'_> {
+    /// `rows · matrixᵀ`.
+    fn product_of(&self, rows: &Tensor, matrix: &Matrix) -> Result<Tensor> {
+        let rows = rows.to_dtype(self.dtype)?;
+        match matrix {
+            Matrix::Dense(weight) => rows.matmul(&weight.to_dtype(self.dtype)?.t()?),
+            Matrix::Quantised(pieces) => {
+                let columns = pieces.iter().map(|piece| {
+                    let piece = piece.dequantize(self.device)?.to_dtype(self.dtype)?;
+                    rows.matmul(&piece.t()?)
+                });
+                Tensor::cat(&columns.collect::<Result<Vec<_>>>()?, 1)
+            }
+            Matrix::Packed(_) => bail!("a matrix that is laid out for a CPU"),
+        }
     }
 }
 
@@ -109,21 +128,10 @@ impl Steps for Tensors<'_> {
     }
 
     fn linear(&self, rows: &Tensor, linear: &Linear) -> Result<Tensor> {
-        let rows = rows.to_dtype(self.dtype)?;
-        let product = match &linear.weight {
-            Matrix::Dense(weight) => rows.matmul(&weight.t()?)?,
-            Matrix::Quantised(pieces) => {
-                let columns = pieces.iter().map(|piece| {
-                    let piece = piece.dequantize(self.device)?.to_dtype(self.dtype)?;
-                    rows.matmul(&piece.t()?)
-                });
-                Tensor::cat(&columns.collect::<Result<Vec<_>>>()?, 1)?
-            }
-            Matrix::Packed(_) => bail!("a matrix that is laid out for a CPU"),
-        };
+        let product = self.product_of(rows, &linear.weight)?;
         match &linear.bias {
             None => Ok(product),
-            Some(bias) => product.broadcast_add(bias),
+            Some(bias) => product.broadcast_add(&bias.to_dtype(self.dtype)?),
         }
     }
 

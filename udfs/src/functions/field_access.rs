@@ -16,10 +16,9 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::{Expr, ExprSchemable, ScalarUDF};
 
-use super::call::Kind;
-use super::pair_call::Pair;
+use super::pair_call::is_public_struct;
 
-/// Rewrites accesses to fields of `preference_scores`.
+/// Rewrites accesses to fields of the structs that public functions of a pair return.
 #[derive(Debug)]
 pub(super) struct FieldAccess {
     pub pick: Arc<ScalarUDF>,
@@ -40,7 +39,8 @@ impl FunctionRewrite for FieldAccess {
             Expr::ScalarFunction(ScalarFunction { func, args })
                 if func.name() == "get_field"
                     && args.len() == 2
-                    && args[0].get_type(schema).ok() == Some(DataType::Struct(Pair::fields())) =>
+                    && let Ok(DataType::Struct(fields)) = args[0].get_type(schema)
+                    && is_public_struct(&fields) =>
             {
                 let pick = ScalarFunction::new_udf(Arc::clone(&self.pick), args);
                 Ok(Transformed::yes(Expr::ScalarFunction(pick)))

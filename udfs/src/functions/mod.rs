@@ -10,6 +10,8 @@ mod ches;
 mod ches_from_embeddings;
 mod ches_normalized;
 mod ches_normalized_from_embeddings;
+mod displacement;
+mod displacement_simulated;
 mod facade;
 mod field_access;
 mod from_embeddings;
@@ -17,12 +19,14 @@ mod last_hidden_similarity;
 mod log_prob;
 mod normalized_edit_distance;
 mod pair_call;
+mod pair_columns;
 mod pick;
 mod preference_scores;
 mod provenance;
 mod request;
 mod response_call;
 mod response_embedding;
+mod token_changes;
 
 use std::sync::Arc;
 
@@ -56,6 +60,8 @@ pub(crate) fn all(scorer: Arc<dyn Scorer>) -> Pieces {
     let mut functions: Vec<_> = [
         ches::describe(),
         ches_normalized::describe(),
+        displacement::describe(),
+        displacement_simulated::describe(),
         last_hidden_similarity::describe(),
         log_prob::describe(),
         normalized_edit_distance::describe(),

@@ -1,16 +1,15 @@
 //! `__ches_score_pair(needs, guard, [prompt,] chosen, rejected)`: the hidden function behind every
 //! public function of a pair.
 
-use std::sync::Arc;
-
-use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int32Array, StringArray, StructArray};
-use arrow::buffer::NullBuffer;
+use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, Fields};
 use async_trait::async_trait;
 use datafusion::error::Result;
 
 use super::call::{Kind, nullable};
+use super::pair_columns::PairColumns;
 use super::request::Outcome;
+use super::{displacement, displacement_simulated, preference_scores};
 use crate::implicit_prompt;
 use crate::scorer::{
     Argument, Job, Needs, PairScores, PreferencePair, RowError, Scorer, ScorerError,
@@ -35,21 +34,13 @@ impl Kind for Pair {
         }
     }
 
-    /// The struct of `preference_scores`.
+    /// The fields of `preference_scores` one by one, and the structs of the public functions that
+    /// return one, each by the function's name.
     fn fields() -> Fields {
-        nullable([
-            ("ches", DataType::Float64),
-            ("ches_normalized", DataType::Float64),
-            ("last_hidden_similarity", DataType::Float64),
-            ("normalized_edit_distance", DataType::Float64),
-            ("chosen_logprob", DataType::Float64),
-            ("rejected_logprob", DataType::Float64),
-            ("prompt_tokens", DataType::Int32),
-            ("chosen_tokens", DataType::Int32),
-            ("rejected_tokens", DataType::Int32),
-            ("truncated", DataType::Boolean),
-            ("error", DataType::Utf8),
-        ])
+        let structs = structs().map(|(name, fields)| (name, DataType::Struct(fields)));
+        let scores = preference_scores::fields();
+        let structs = nullable(structs);
+        scores.iter().chain(&structs).cloned().collect()
     }
 
     /// `error` tells of all that the call needs.
@@ -96,49 +87,38 @@ impl Kind for Pair {
     }
 
     fn to_array(rows: Vec<Outcome<PairScores>>) -> Result<ArrayRef> {
-        let valid: NullBuffer = rows.iter().map(Option::is_some).collect();
-        let scores = |row: &Outcome<PairScores>| match row {
-            Some(Ok(scores)) => scores.clone(),
-            Some(Err(error)) => PairScores {
-                no_score: Some(error.reason.clone()),
-                ..PairScores::default()
-            },
-            None => PairScores::default(),
-        };
-        let rows: Vec<PairScores> = rows.iter().map(scores).collect();
-        let float = |of: fn(&PairScores) -> Option<f64>| -> ArrayRef {
-            Arc::new(rows.iter().map(of).collect::<Float64Array>())
-        };
-        let count = |of: fn(&PairScores) -> Option<i32>| -> ArrayRef {
-            Arc::new(rows.iter().map(of).collect::<Int32Array>())
-        };
-        let columns: Vec<ArrayRef> = vec![
-            float(|row| row.ches),
-            float(|row| row.ches_normalized),
-            float(|row| row.last_hidden_similarity),
-            float(|row| row.normalized_edit_distance),
-            float(|row| row.chosen_logprob),
-            float(|row| row.rejected_logprob),
-            count(|row| row.prompt_tokens),
-            count(|row| row.chosen_tokens),
-            count(|row| row.rejected_tokens),
-            Arc::new(
-                rows.iter()
-                    .map(|row| row.truncated)
-                    .collect::<BooleanArray>(),
-            ),
-            Arc::new(
-                rows.iter()
-                    .map(|row| row.no_score.as_deref())
-                    .collect::<StringArray>(),
-            ),
-        ];
-        Ok(Arc::new(StructArray::try_new(
-            Self::fields(),
-            columns,
-            Some(valid),
-        )?))
+        let rows = PairColumns::new(rows);
+        let mut columns = preference_scores::columns(&rows);
+        columns.extend([
+            preference_scores::to_array(&rows, columns.clone())?,
+            displacement::to_array(&rows)?,
+            displacement_simulated::to_array(&rows)?,
+        ]);
+        rows.structs(Self::fields(), columns)
     }
+}
+
+/// The structs that public functions of a pair return, by the functions' names.
+fn structs() -> [(&'static str, Fields); 3] {
+    [
+        (preference_scores::NAME, preference_scores::fields()),
+        (displacement::NAME, displacement::fields()),
+        (
+            displacement_simulated::NAME,
+            displacement_simulated::fields(),
+        ),
+    ]
+}
+
+/// Whether a public function of a pair returns a struct of these fields.
+pub(super) fn is_public_struct(fields: &Fields) -> bool {
+    structs().iter().any(|(_, of_one)| of_one == fields)
+}
+
+/// Whether a field of a public function's struct is also one of the call's own.
+pub(super) fn is_own_field(function: &str, field: &str) -> bool {
+    let is_struct = structs().iter().any(|(name, _)| *name == function);
+    is_struct && preference_scores::fields().find(field).is_some()
 }
 
 /// A response column's text, without the prompt that it may repeat.

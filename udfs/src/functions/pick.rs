@@ -19,7 +19,7 @@ use datafusion::logical_expr::{
 };
 
 use super::call::Kind;
-use super::pair_call::Pair;
+use super::pair_call::{Pair, is_own_field};
 use crate::scorer::Needs;
 
 pub(super) const NAME: &str = "__ches_pick";
@@ -43,6 +43,15 @@ pub(crate) fn field_name(field: &Expr) -> String {
         Expr::Literal(name, _) => name.to_string(),
         other => other.schema_name().to_string(),
     }
+}
+
+/// A literal's text; none is empty.
+fn text(literal: &Expr) -> &str {
+    let text = match literal {
+        Expr::Literal(value, _) => value.try_as_str().flatten(),
+        _ => None,
+    };
+    text.unwrap_or_default()
 }
 
 impl ScalarUDFImpl for Pick {
@@ -91,13 +100,24 @@ impl ScalarUDFImpl for Pick {
         }
     }
 
-    /// A field of `preference_scores` that takes no forward pass asks for none, also in a host
-    /// without [`HoistScores`](crate::optimizer::HoistScores), which narrows any other.
+    /// A field of a struct that the call has itself is read from the call. One that takes no forward
+    /// pass asks for none, also in a host without [`HoistScores`](crate::optimizer::HoistScores),
+    /// which narrows any other.
     fn simplify(
         &self,
         mut args: Vec<Expr>,
         _context: &SimplifyContext,
     ) -> Result<ExprSimplifyResult> {
+        if let [Expr::ScalarFunction(whole), field] = &args[..]
+            && whole.func.name() == NAME
+            && let [Expr::ScalarFunction(call), function] = &whole.args[..]
+            && call.func.name() == Pair::NAME
+            && is_own_field(text(function), text(field))
+        {
+            let args = vec![whole.args[0].clone(), field.clone()];
+            let pick = ScalarFunction::new_udf(Arc::new(Self::new().into()), args);
+            return Ok(ExprSimplifyResult::Simplified(Expr::ScalarFunction(pick)));
+        }
         if let [Expr::ScalarFunction(call), Expr::Literal(field, _)] = &mut args[..]
             && call.func.name() == Pair::NAME
             && let Some(Some(field)) = field.try_as_str()

@@ -1,0 +1,459 @@
+//! What training on a pair does to the likelihood of its responses, to first order: the derivative
+//! of `ln π` when the last block's matrices move along `sign(G⁺ − G⁻)`, as Adam's first step on the
+//! DPO loss moves them. `G⁺` and `G⁻` are the gradients of `ln π(chosen)` and `ln π(rejected)`.
+//!
+//! Each row's output of the last block affects that row alone, so that its matrices' gradients need
+//! no pass back through attention.
+
+use candle_core::Result;
+
+use super::gradient_steps::{GradientSteps, PairRows, Products};
+use super::simulation::{BlockSigns, Simulation};
+use super::trace::{BlockTrace, Trace};
+use super::{Block, Decoder, Linear, PackedBatch, Prediction};
+
+/// Changes are told of so many of the most probable tokens.
+const LIKELY_TOKENS: usize = 50;
+
+/// Signs of simulated steps that are held at once, unless one pair's are more.
+const SIGNS_HELD: usize = 1 << 29;
+
+/// The predicted effect of training on a pair. Of two numbers the first is of the chosen response.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Displacement {
+    /// `⟨G±, sign(G⁺ − G⁻)⟩`: nats for each unit that every entry moves by.
+    pub rates: [f64; 2],
+    /// `⟨G±, G⁺ − G⁻⟩`.
+    pub rates_sgd: [f64; 2],
+    /// `⟨G⁺, G⁻⟩ / ⟨G⁺, G⁺⟩`; none where `G⁺` is zero.
+    pub overlap: Option<f64>,
+    /// `ln π`, nats.
+    pub log_probs: [f64; 2],
+    /// How fast `ln p` of a token changes at the last prompt position, nats for each unit: of the
+    /// most probable tokens there and the first of each response, by id.
+    pub changes: Vec<(u32, f64)>,
+}
+
+impl Displacement {
+    fn new(products: Products, log_probs: [f64; 2], changes: Vec<(u32, f64)>) -> Self {
+        let Products {
+            plus_signs,
+            minus_signs,
+            plus_plus,
+            minus_minus,
+            plus_minus,
+        } = products;
+        Self {
+            rates: [plus_signs, minus_signs],
+            rates_sgd: [plus_plus - plus_minus, plus_minus - minus_minus],
+            overlap: (plus_plus > 0.0).then(|| plus_minus / plus_plus),
+            log_probs,
+            changes,
+        }
+    }
+}
+
+/// Gradients of the rows' log-probabilities with respect to what a block's matrices give, and what
+/// these are multiplied with.
+pub(super) struct BlockGradients<R> {
+    /// Of the output projection of attention.
+    pub output: R,
+    /// Of the projection into the MLP.
+    pub up: R,
+    /// Of the projection out of it.
+    pub down: R,
+    /// The input of the projection into the MLP.
+    pub normed: R,
+    /// What that projection gives.
+    pub projected: R,
+    /// The input of the projection out of the MLP.
+    pub inner: R,
+    /// With respect to the block's input, attention held constant.
+    pub below: R,
+}
+
+/// How the matrices' outputs move, of one row a pair.
+struct Moves<R> {
+    output: R,
+    up: R,
+    down: R,
+}
+
+/// Some of a batch's predictions, made together. Rows are the responses' positions that have targets.
+struct Tile<'a> {
+    predictions: Vec<&'a Prediction>,
+    pairs: Vec<PairRows>,
+    /// The rows in the trace.
+    rows: Vec<u32>,
+    targets: Vec<u32>,
+}
+
+impl<'a> Tile<'a> {
+    fn new<R>(batch: &PackedBatch, trace: &Trace<R>, predictions: Vec<&'a Prediction>) -> Self {
+        let (mut pairs, mut tokens, mut targets) = (vec![], vec![], vec![]);
+        for prediction in &predictions {
+            let [chosen, rejected] = [prediction.chosen, prediction.rejected].map(|read| {
+                let (read, first) = (&batch.reads[read], targets.len());
+                tokens.extend_from_slice(&read.tokens[..read.targets.len()]);
+                targets.extend_from_slice(&read.targets);
+                first..targets.len()
+            });
+            pairs.push(PairRows {
+                rejected: match prediction.is_same {
+                    true => chosen.clone(),
+                    false => rejected,
+                },
+                chosen,
+            });
+        }
+        Self {
+            rows: trace.rows.read.rows(tokens),
+            predictions,
+            pairs,
+            targets,
+        }
+    }
+
+    /// Each pair's row of the last prompt position.
+    fn firsts(&self) -> Vec<u32> {
+        self.pairs
+            .iter()
+            .map(|pair| pair.chosen.start as u32)
+            .collect()
+    }
+}
+
+impl Decoder {
+    /// The predictions of a batch, in order.
+    pub(super) fn predict<S: GradientSteps>(
+        &self,
+        steps: &S,
+        batch: &PackedBatch,
+        trace: &Trace<S::Rows>,
+        unembedding: &Linear,
+    ) -> Result<Vec<(Displacement, Option<Simulation>)>> {
+        let steps = &steps.exact();
+        let rows_of = |at: &usize| {
+            let prediction = &batch.predictions[*at];
+            let reads = [prediction.chosen, prediction.rejected];
+            let targets = reads.map(|read| batch.reads[read].targets.len());
+            targets.iter().sum::<usize>()
+        };
+        let all = 0..batch.predictions.len();
+        let (simulated, others): (Vec<usize>, Vec<usize>) =
+            all.partition(|at| batch.predictions[*at].alone.is_some());
+        let most_simulated = (SIGNS_HELD / self.config.moved_values()).max(1);
+        let mut predicted: Vec<Option<_>> = batch.predictions.iter().map(|_| None).collect();
+        for (numbers, most_pairs) in [(simulated, most_simulated), (others, usize::MAX)] {
+            let mut rest = &numbers[..];
+            while !rest.is_empty() {
+                let mut rows = 0;
+                let fits = |at: &&usize| {
+                    rows += rows_of(at);
+                    rows <= self.config.mlp_rows()
+                };
+                let count = rest.iter().take(most_pairs).take_while(fits).count().max(1);
+                let (now, later) = rest.split_at(count);
+                rest = later;
+                let predictions = now.iter().map(|at| &batch.predictions[*at]).collect();
+                let tile = Tile::new(batch, trace, predictions);
+                let of_tile = self.predict_tile(steps, &tile, trace, unembedding)?;
+                for (at, of_pair) in now.iter().zip(of_tile) {
+                    predicted[*at] = Some(of_pair);
+                }
+            }
+        }
+        Ok(predicted.into_iter().flatten().collect())
+    }
+
+    fn predict_tile<S: GradientSteps>(
+        &self,
+        steps: &S,
+        tile: &Tile,
+        trace: &Trace<S::Rows>,
+        unembedding: &Linear,
+    ) -> Result<Vec<(Displacement, Option<Simulation>)>> {
+        let final_norm = &self.weights.final_norm;
+        let output = steps.select(&trace.output, &tile.rows)?;
+        let hidden = steps.normed(&output, final_norm)?;
+        let (of_targets, gradients) =
+            steps.unembedded(&hidden, &self.weights.unembedding, &tile.targets)?;
+        let mut gradients = steps.normed_back(&output, gradients, final_norm)?;
+        let is_simulated = tile.predictions.iter().any(|one| one.alone.is_some());
+        let mut displacements = Vec::new();
+        let mut signs: Vec<Vec<BlockSigns<S::Signs>>> = Vec::new();
+        signs.resize_with(tile.pairs.len(), Vec::new);
+        let blocks = self.weights.blocks.iter().zip(&self.config.layers);
+        for (number, (kept, (block, _))) in trace.blocks.iter().rev().zip(blocks.rev()).enumerate()
+        {
+            let is_last = number == 0;
+            let attended = steps.select(&kept.attended, &tile.rows)?;
+            let mlp_input = steps.select(&kept.mlp_input, &tile.rows)?;
+            let kept = BlockTrace {
+                attended,
+                mlp_input,
+                qkv: None,
+            };
+            let count = tile.rows.len();
+            let of_block = self.block_gradients(steps, block, &kept, gradients, count)?;
+            if is_last {
+                displacements = self.displacements(
+                    steps,
+                    tile,
+                    &kept,
+                    &of_block,
+                    &output,
+                    &of_targets,
+                    unembedding,
+                )?;
+            }
+            if !is_simulated {
+                break;
+            }
+            for (pair, signs) in tile.pairs.iter().zip(&mut signs) {
+                signs.push(BlockSigns {
+                    output: steps.signs(&of_block.output, &kept.attended, pair)?,
+                    up: steps.signs(&of_block.up, &of_block.normed, pair)?,
+                    down: steps.signs(&of_block.down, &of_block.inner, pair)?,
+                });
+            }
+            gradients = of_block.below;
+        }
+        let simulation =
+            |((prediction, displacement), signs): ((&&Prediction, &Displacement), _)| {
+                let Some(alone) = &prediction.alone else {
+                    return Ok(None);
+                };
+                let signs: Vec<BlockSigns<S::Signs>> = signs;
+                self.simulate(
+                    steps,
+                    trace,
+                    alone,
+                    prediction,
+                    displacement,
+                    &signs,
+                    unembedding,
+                )
+                .map(Some)
+            };
+        let with_displacements = tile.predictions.iter().zip(&displacements);
+        let simulations = with_displacements.zip(signs).map(simulation);
+        let simulations = simulations.collect::<Result<Vec<_>>>()?;
+        Ok(displacements.into_iter().zip(simulations).collect())
+    }
+
+    /// Back through one block, from gradients with respect to what it gives.
+    fn block_gradients<S: GradientSteps>(
+        &self,
+        steps: &S,
+        block: &Block,
+        kept: &BlockTrace<S::Rows>,
+        gradients: S::Rows,
+        count: usize,
+    ) -> Result<BlockGradients<S::Rows>> {
+        let copy = |rows: &S::Rows| steps.part(rows, 0..count);
+        let normed = match &block.mlp_norm {
+            None => copy(&kept.mlp_input)?,
+            Some(norm) => steps.normed(&kept.mlp_input, norm)?,
+        };
+        let projected = steps.linear(&normed, &block.up)?;
+        let inner = steps.activated(copy(&projected)?)?;
+        let down = match &block.mlp_post_norm {
+            None => copy(&gradients)?,
+            Some(norm) => {
+                let branch = steps.linear(&inner, &block.down)?;
+                steps.normed_back(&branch, copy(&gradients)?, norm)?
+            }
+        };
+        let of_inner = steps.linear_back(&down, &block.down)?;
+        let up = steps.activated_back(&projected, &of_inner)?;
+        let of_normed = steps.linear_back(&up, &block.up)?;
+        let of_input = match &block.mlp_norm {
+            None => of_normed,
+            Some(norm) => steps.normed_back(&kept.mlp_input, of_normed, norm)?,
+        };
+        let below = steps.sum(&gradients, of_input, None)?;
+        let after_attention = match self.config.parallel_residual {
+            true => gradients,
+            false => copy(&below)?,
+        };
+        let output = match &block.attention_post_norm {
+            None => after_attention,
+            Some(norm) => {
+                let branch = steps.linear(&kept.attended, &block.output)?;
+                steps.normed_back(&branch, after_attention, norm)?
+            }
+        };
+        Ok(BlockGradients {
+            output,
+            up,
+            down,
+            normed,
+            projected,
+            inner,
+            below,
+        })
+    }
+
+    /// What the last block's gradients say of each pair. `output` is what the block gives.
+    #[allow(clippy::too_many_arguments)]
+    fn displacements<S: GradientSteps>(
+        &self,
+        steps: &S,
+        tile: &Tile,
+        kept: &BlockTrace<S::Rows>,
+        gradients: &BlockGradients<S::Rows>,
+        output: &S::Rows,
+        of_targets: &[f32],
+        unembedding: &Linear,
+    ) -> Result<Vec<Displacement>> {
+        let mut products = vec![Products::default(); tile.pairs.len()];
+        let matrices = [
+            (&gradients.output, &kept.attended),
+            (&gradients.up, &gradients.normed),
+            (&gradients.down, &gradients.inner),
+        ];
+        let moves = matrices.map(|(gradients, inputs)| {
+            let mut moves = Vec::with_capacity(tile.pairs.len());
+            for (pair, sum) in tile.pairs.iter().zip(&mut products) {
+                let (more, of_row) = steps.products(gradients, inputs, pair, pair.chosen.start)?;
+                *sum += more;
+                moves.push(of_row);
+            }
+            steps.stack(moves)
+        });
+        let [of_output, of_up, of_down] = moves;
+        let moves = Moves {
+            output: of_output?,
+            up: of_up?,
+            down: of_down?,
+        };
+        let firsts = tile.firsts();
+        let output = steps.select(output, &firsts)?;
+        let hidden = steps.normed(&output, &self.weights.final_norm)?;
+        let moved = self.hidden_along(steps, &firsts, kept, gradients, &output, moves)?;
+        let vocab_size = self.config.vocab_size;
+        let at_once = self.logits_at_once();
+        let mut changes = Vec::with_capacity(firsts.len());
+        for first in (0..firsts.len()).step_by(at_once) {
+            let range = first..firsts.len().min(first + at_once);
+            let hidden = steps.part(&hidden, range.clone())?;
+            let moved = steps.part(&moved, range.clone())?;
+            let logits = steps.to_host(&steps.linear(&hidden, unembedding)?)?;
+            let moves = steps.to_host(&steps.product(&moved, unembedding)?)?;
+            let rows = logits
+                .chunks_exact(vocab_size)
+                .zip(moves.chunks_exact(vocab_size));
+            for ((logits, moves), prediction) in rows.zip(&tile.predictions[range]) {
+                changes.push(self.token_changes(logits, moves, prediction.first_tokens));
+            }
+        }
+        let sum = |range: &std::ops::Range<usize>| -> f64 {
+            of_targets[range.clone()]
+                .iter()
+                .copied()
+                .map(f64::from)
+                .sum()
+        };
+        let log_probs = |pair: &PairRows| [sum(&pair.chosen), sum(&pair.rejected)];
+        let of_pairs = products.into_iter().zip(&tile.pairs).zip(changes);
+        let displacement =
+            |((products, pair), changes)| Displacement::new(products, log_probs(pair), changes);
+        Ok(of_pairs.map(displacement).collect())
+    }
+
+    /// How hidden states of some rows move when the last block's matrices do.
+    fn hidden_along<S: GradientSteps>(
+        &self,
+        steps: &S,
+        rows: &[u32],
+        kept: &BlockTrace<S::Rows>,
+        gradients: &BlockGradients<S::Rows>,
+        output: &S::Rows,
+        moves: Moves<S::Rows>,
+    ) -> Result<S::Rows> {
+        let Some(block) = self.weights.blocks.last() else {
+            return Ok(moves.output);
+        };
+        let attention = match &block.attention_post_norm {
+            None => moves.output,
+            Some(norm) => {
+                let attended = steps.select(&kept.attended, rows)?;
+                let branch = steps.linear(&attended, &block.output)?;
+                steps.normed_along(&branch, moves.output, norm)?
+            }
+        };
+        let up = if self.config.parallel_residual {
+            moves.up
+        } else {
+            let moved = steps.part(&attention, 0..rows.len())?;
+            let moved = match &block.mlp_norm {
+                None => moved,
+                Some(norm) => {
+                    let mlp_input = steps.select(&kept.mlp_input, rows)?;
+                    steps.normed_along(&mlp_input, moved, norm)?
+                }
+            };
+            steps.sum(&moves.up, steps.product(&moved, &block.up)?, None)?
+        };
+        let projected = steps.select(&gradients.projected, rows)?;
+        let inner = steps.activated_along(&projected, &up)?;
+        let down = steps.sum(&moves.down, steps.product(&inner, &block.down)?, None)?;
+        let down = match &block.mlp_post_norm {
+            None => down,
+            Some(norm) => {
+                let inner = steps.select(&gradients.inner, rows)?;
+                let branch = steps.linear(&inner, &block.down)?;
+                steps.normed_along(&branch, down, norm)?
+            }
+        };
+        let moved = steps.sum(&attention, down, None)?;
+        steps.normed_along(output, moved, &self.weights.final_norm)
+    }
+
+    /// How `ln p` of the likeliest tokens and of some others moves when logits do.
+    fn token_changes(&self, logits: &[f32], moves: &[f32], others: [u32; 2]) -> Vec<(u32, f64)> {
+        let capped = |logit: f32| match self.config.logit_cap {
+            None => (f64::from(logit), 1.0),
+            Some(cap) => {
+                let bent = (f64::from(logit) / cap).tanh();
+                (cap * bent, 1.0 - bent * bent)
+            }
+        };
+        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let highest = capped(highest).0;
+        let (mut sum, mut mean) = (0.0, 0.0);
+        for (logit, moved) in logits.iter().zip(moves) {
+            let (logit, slope) = capped(*logit);
+            let weight = (logit - highest).exp();
+            sum += weight;
+            mean += weight * slope * f64::from(*moved);
+        }
+        let change = |token: u32| {
+            let (_, slope) = capped(logits[token as usize]);
+            let moved = slope * f64::from(moves[token as usize]);
+            (token, moved - mean / sum)
+        };
+        likely_tokens(logits, others)
+            .into_iter()
+            .map(change)
+            .collect()
+    }
+}
+
+/// The tokens of the highest logits and some others, by id.
+fn likely_tokens(logits: &[f32], others: [u32; 2]) -> Vec<u32> {
+    let mut tokens: Vec<u32> = (0..logits.len() as u32).collect();
+    if tokens.len() > LIKELY_TOKENS {
+        let higher_first = |a: &u32, b: &u32| {
+            let [of_a, of_b] = [a, b].map(|token| logits[*token as usize]);
+            of_b.total_cmp(&of_a).then(a.cmp(b))
+        };
+        tokens.select_nth_unstable_by(LIKELY_TOKENS - 1, higher_first);
+        tokens.truncate(LIKELY_TOKENS);
+    }
+    tokens.extend(others);
+    tokens.sort_unstable();
+    tokens.dedup();
+    tokens
+}

@@ -1,0 +1,180 @@
+//! One step of training on a pair, simulated: the matrices of every block move by a step along
+//! `sign(G⁺ − G⁻)` for this pair only, and its responses go through the model once more.
+//!
+//! Gradients are those in which every branch of attention is constant. Tokens before the last of the
+//! prompt keep the keys and values that they had.
+
+use candle_core::{DType, Result};
+
+use super::displacement::Displacement;
+use super::gradient_steps::GradientSteps;
+use super::steps::Heads;
+use super::trace::Trace;
+use super::{Alone, Decoder, Linear, PackedBatch, Prediction, Queries, of_normed};
+
+/// The simulated effect of a step on a pair, nats. Of two numbers the first is of the chosen
+/// response.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Simulation {
+    /// The changes of `ln π`.
+    pub changes: [f64; 2],
+    /// The changes of `ln p` at the last prompt position, of the tokens that
+    /// [`Displacement::changes`] tells of.
+    pub token_changes: Vec<(u32, f64)>,
+}
+
+/// Which way the matrices of one block move.
+pub(super) struct BlockSigns<S> {
+    pub output: S,
+    pub up: S,
+    pub down: S,
+}
+
+/// What the responses' rows come to.
+struct Responses {
+    log_probs: [f64; 2],
+    /// Logits of the last prompt position, bent by a soft cap if there is one.
+    logits: Vec<f64>,
+}
+
+impl Decoder {
+    /// Simulates the step of one pair. `signs` are of the last block first.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn simulate<S: GradientSteps>(
+        &self,
+        steps: &S,
+        trace: &Trace<S::Rows>,
+        alone: &Alone,
+        prediction: &Prediction,
+        displacement: &Displacement,
+        signs: &[BlockSigns<S::Signs>],
+        unembedding: &Linear,
+    ) -> Result<Simulation> {
+        let tokens = displacement.changes.iter().map(|(token, _)| *token);
+        if prediction.is_same {
+            return Ok(Simulation {
+                changes: [0.0; 2],
+                token_changes: tokens.map(|token| (token, 0.0)).collect(),
+            });
+        }
+        let before = if self.is_packed() && self.dtype() == DType::F32 {
+            let read = Queries::read(&alone.batch).tokens();
+            let read = read.iter().map(|token| alone.tokens[*token as usize]);
+            let hidden = steps.select(&trace.output, &trace.rows.read.rows(read))?;
+            self.read_responses(steps, &alone.batch, &hidden, unembedding)?
+        } else {
+            // By the arithmetic of the step, so that nothing else differs.
+            self.responses(steps, trace, alone, signs, 0.0, unembedding)?
+        };
+        let after = self.responses(steps, trace, alone, signs, alone.step, unembedding)?;
+        let [[chosen, rejected], [chosen_before, rejected_before]] =
+            [&after, &before].map(|of| of.log_probs);
+        let highest = |logits: &[f64]| logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let log_sum = |logits: &[f64]| {
+            let highest = highest(logits);
+            let sum: f64 = logits.iter().map(|logit| (logit - highest).exp()).sum();
+            highest + sum.ln()
+        };
+        let shift = log_sum(&after.logits) - log_sum(&before.logits);
+        let change = |token: u32| {
+            let [after, before] = [&after, &before].map(|of| of.logits[token as usize]);
+            (token, after - before - shift)
+        };
+        Ok(Simulation {
+            changes: [chosen - chosen_before, rejected - rejected_before],
+            token_changes: tokens.map(change).collect(),
+        })
+    }
+
+    /// The responses' rows of a pair through the model, whose matrices are moved by a step.
+    fn responses<S: GradientSteps>(
+        &self,
+        steps: &S,
+        trace: &Trace<S::Rows>,
+        alone: &Alone,
+        signs: &[BlockSigns<S::Signs>],
+        step: f64,
+        unembedding: &Linear,
+    ) -> Result<Responses> {
+        let batch = &alone.batch;
+        let queries = Queries::read(batch);
+        let read = queries.tokens();
+        let unread = alone.unread();
+        let held = unread.iter().map(|token| alone.tokens[*token as usize]);
+        let held = trace.rows.held.rows(held);
+        // Where the packed tokens are when the held ones come first.
+        let mut order = vec![0; batch.tokens.len()];
+        for (row, token) in (0..).zip(unread.iter().chain(&read)) {
+            order[*token as usize] = row;
+        }
+        let ids: Vec<u32> = read
+            .iter()
+            .map(|token| batch.tokens[*token as usize])
+            .collect();
+        let mut hidden = steps.embed(&self.weights.embedding, &ids)?;
+        let angles = self.ropes.iter().map(|rope| steps.angles(rope.at(batch)));
+        let angles = angles.collect::<Result<Vec<_>>>()?;
+        let pattern = steps.pattern(&batch.segments, &queries.0)?;
+        let blocks = self.weights.blocks.iter().zip(&self.config.layers);
+        let kept = trace.blocks.iter().zip(signs.iter().rev());
+        for ((block, layer), (kept, signs)) in blocks.zip(kept) {
+            let heads = Heads {
+                query_norm: block.query_norm.as_ref(),
+                key_norm: block.key_norm.as_ref(),
+                angles: layer.rope.map(|rope| &angles[rope]),
+            };
+            let mut qkv = of_normed(steps, &hidden, block.attention_norm.as_ref(), &block.qkv)?;
+            if let Some(before) = kept.qkv.as_ref().filter(|_| !held.is_empty()) {
+                let all = steps.stack(vec![steps.select(before, &held)?, qkv])?;
+                qkv = steps.select(&all, &order)?;
+            }
+            let attended = steps.attend(qkv, &pattern, heads, self.attention(layer))?;
+            let branch = steps.linear_moved(&attended, &block.output, &signs.output, step)?;
+            let after = steps.sum(&hidden, branch, block.attention_post_norm.as_ref())?;
+            let mlp_input = match self.config.parallel_residual {
+                true => &hidden,
+                false => &after,
+            };
+            let up = match &block.mlp_norm {
+                None => steps.linear_moved(mlp_input, &block.up, &signs.up, step)?,
+                Some(norm) => {
+                    let normed = steps.normed(mlp_input, norm)?;
+                    steps.linear_moved(&normed, &block.up, &signs.up, step)?
+                }
+            };
+            let inner = steps.activated(up)?;
+            let branch = steps.linear_moved(&inner, &block.down, &signs.down, step)?;
+            hidden = steps.sum(&after, branch, block.mlp_post_norm.as_ref())?;
+        }
+        self.read_responses(steps, batch, &hidden, unembedding)
+    }
+
+    /// What is read of the responses of a pair, whose rows the last block gives.
+    fn read_responses<S: GradientSteps>(
+        &self,
+        steps: &S,
+        batch: &PackedBatch,
+        hidden: &S::Rows,
+        unembedding: &Linear,
+    ) -> Result<Responses> {
+        let mut row_of = vec![0; batch.tokens.len()];
+        for (row, token) in (0..).zip(Queries::read(batch).tokens()) {
+            row_of[token as usize] = row;
+        }
+        let reads = batch.reads.iter().flat_map(|read| &read.tokens);
+        let reads: Vec<u32> = reads.map(|token| row_of[*token as usize]).collect();
+        let hidden = steps.select(hidden, &reads)?;
+        let hidden = steps.normed(&hidden, &self.weights.final_norm)?;
+        let log_probs = self.log_probs(steps, batch, |_| true, &hidden, unembedding)?;
+        let first = steps.part(&hidden, 0..1)?;
+        let logits = steps.to_host(&steps.linear(&first, unembedding)?)?;
+        let cap = |logit: f32| match self.config.logit_cap {
+            None => f64::from(logit),
+            Some(cap) => cap * (f64::from(logit) / cap).tanh(),
+        };
+        Ok(Responses {
+            log_probs: [log_probs[0], log_probs[1]],
+            logits: logits.into_iter().map(cap).collect(),
+        })
+    }
+}
