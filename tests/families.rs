@@ -12,16 +12,10 @@ use datafusion::prelude::SessionContext;
 use datafusion_ches::{Ches, ModelDtype, PromptFormat, families};
 use serde_json::Value;
 use std::sync::Arc;
-use support::{agree, assert_scores, field, root};
+use support::{agree, assert_scores, field, lines, root};
 
 fn folder(family: &str) -> PathBuf {
     root().join("tests/goldens/families").join(family)
-}
-
-fn lines(file: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(file).unwrap();
-    let rows = text.lines().map(|line| serde_json::from_str(line).unwrap());
-    rows.collect()
 }
 
 fn rows(family: &str, format: &str) -> Vec<Value> {

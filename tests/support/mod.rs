@@ -5,7 +5,7 @@
 
 pub mod file_server;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use datafusion::arrow::array::{Array, AsArray, StructArray};
 use datafusion::arrow::datatypes::{Float64Type, Int32Type};
@@ -57,9 +57,13 @@ pub fn field(scores: &StructArray, row: usize, name: &str) -> Value {
 
 /// Lines of JSON of a file under `tests/goldens`.
 pub fn golden_lines(name: &str) -> Vec<Value> {
-    let path = root().join("tests/goldens").join(name);
-    let text = std::fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    lines(&root().join("tests/goldens").join(name))
+}
+
+/// Lines of JSON of a file.
+pub fn lines(path: &Path) -> Vec<Value> {
+    let text =
+        std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()

@@ -2,7 +2,8 @@
 //!
 //! With `c` and `r` the bytes of the responses: `ches = r − c`, `ches_normalized = ches / 100`,
 //! `last_hidden_similarity = c · r`, log-probabilities `−c` and `−r`, and an edit distance of
-//! `|c − r| / max(c, r)`. Token counts are bytes.
+//! `|c − r| / max(c, r)`. Token counts are bytes. Training would change `ln π` by `c` and `−r`, to
+//! first order and by a step, and the tokens `a` by 2 and `b` by −1.
 //!
 //! A prompt that holds `ECHO` has no score, and the reason is the row as the scorer saw it. A
 //! response that holds `FAIL` is a row error. An empty one has no score.
@@ -13,8 +14,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use ches_udfs::{
-    Argument, ChesSettings, Job, Needs, PairScores, PreferencePair, PromptedResponse,
-    ResponseEmbedding, ResponseScores, RowError, Scorer, ScorerError, Text,
+    Argument, ChesSettings, Displacement, Job, Needs, PairScores, PreferencePair, PromptedResponse,
+    ResponseEmbedding, ResponseScores, RowError, Scorer, ScorerError, SimulatedDisplacement, Text,
+    TokenChange,
 };
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
@@ -29,6 +31,8 @@ pub struct Counts {
     rows: AtomicI64,
     forward_passes: AtomicI64,
     unembeddings: AtomicI64,
+    gradients: AtomicI64,
+    simulations: AtomicI64,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +49,12 @@ impl FakeScorer {
         }
         if needs.contains(Needs::LOG_PROBS) {
             self.counts.unembeddings.fetch_add(rows, Ordering::SeqCst);
+        }
+        if needs.contains(Needs::DISPLACEMENT) {
+            self.counts.gradients.fetch_add(rows, Ordering::SeqCst);
+        }
+        if needs.contains(Needs::SIMULATION) {
+            self.counts.simulations.fetch_add(rows, Ordering::SeqCst);
         }
     }
 }
@@ -99,6 +109,35 @@ fn pair(needs: Needs, pair: &PreferencePair) -> Result<PairScores, RowError> {
         if needs.contains(Needs::LOG_PROBS) {
             scores.chosen_logprob = Some(-c);
             scores.rejected_logprob = Some(-r);
+        }
+        let change = |token: &str, token_id, change| TokenChange {
+            token: token.into(),
+            token_id,
+            change,
+        };
+        let (gaining, losing) = (vec![change("a", 97, 2.0)], vec![change("b", 98, -1.0)]);
+        if needs.contains(Needs::DISPLACEMENT) {
+            scores.displacement = Some(Box::new(Displacement {
+                chosen_rate: c,
+                rejected_rate: -r,
+                chosen_rate_per_token: 1.0,
+                rejected_rate_per_token: -1.0,
+                chosen_rate_sgd: 2.0 * c,
+                rejected_rate_sgd: -2.0 * r,
+                overlap: (c != r).then_some(c / r),
+                gaining: gaining.clone(),
+                losing: losing.clone(),
+            }));
+        }
+        if needs.contains(Needs::SIMULATION) {
+            scores.simulated = Some(Box::new(SimulatedDisplacement {
+                chosen_change: c,
+                rejected_change: -r,
+                chosen_change_per_token: 1.0,
+                rejected_change_per_token: -1.0,
+                gaining,
+                losing,
+            }));
         }
         if needs.contains(Needs::EDIT_DISTANCE) {
             scores.normalized_edit_distance = Some((c - r).abs() / c.max(r));
@@ -171,7 +210,8 @@ impl Scorer for FakeScorer {
 /// Which count.
 type Counter = fn(&Counts) -> &AtomicI64;
 
-/// `rows_scored()`, `forward_passes()`, `unembeddings()`: a count since it was last asked for.
+/// `rows_scored()`, `forward_passes()`, `unembeddings()`, `gradients()`, `simulations()`: a count since
+/// it was last asked for.
 #[derive(Debug)]
 struct Count {
     name: &'static str,
@@ -222,10 +262,12 @@ pub fn session() -> SessionContext {
     let scorer = FakeScorer::default();
     let counts = Arc::clone(&scorer.counts);
     ches_udfs::register(&ctx, Arc::new(scorer), ChesSettings::default()).unwrap();
-    let counters: [(_, Counter); 3] = [
+    let counters: [(_, Counter); 5] = [
         ("rows_scored", |counts| &counts.rows),
         ("forward_passes", |counts| &counts.forward_passes),
         ("unembeddings", |counts| &counts.unembeddings),
+        ("gradients", |counts| &counts.gradients),
+        ("simulations", |counts| &counts.simulations),
     ];
     for (name, of) in counters {
         ctx.register_udf(ScalarUDF::new_from_impl(Count {
