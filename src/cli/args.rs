@@ -21,16 +21,16 @@ pub struct Args {
     pub file: Vec<PathBuf>,
 
     /// The language model: a directory, a .gguf file or a URL (ches.model)
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub model: Option<String>,
 
     /// Where it runs: auto, cpu, cuda or cuda:0 (ches.device)
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub device: Option<String>,
 
     /// A setting, such as ches.max_length=2048 or datafusion.execution.target_partitions=1;
     /// may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
 
     /// How results are printed
@@ -42,8 +42,28 @@ pub struct Args {
     pub maxrows: MaxRows,
 
     /// Print results only
-    #[arg(short, long)]
+    #[arg(short, long, global = true)]
     pub quiet: bool,
+
+    #[command(subcommand)]
+    pub subcommand: Option<Subcommand>,
+}
+
+/// What is done instead of printing results.
+#[derive(Debug, clap::Subcommand)]
+pub enum Subcommand {
+    /// Write an HTML page about a data set: how its scores are distributed, which pairs are worst,
+    /// and what cut-offs would drop
+    Report {
+        /// A table, a file, a URL or a query with the columns chosen and rejected, and prompt unless
+        /// they repeat it
+        #[arg(value_name = "TABLE OR QUERY")]
+        source: String,
+
+        /// Where the page goes
+        #[arg(short, long, value_name = "FILE", default_value = "ches-report.html")]
+        output: PathBuf,
+    },
 }
 
 fn key_value(argument: &str) -> Result<(String, String), String> {

@@ -3,6 +3,7 @@
 mod args;
 mod object_stores;
 mod progress;
+mod report;
 mod session;
 
 use std::io::{IsTerminal, Read, stderr, stdin};
@@ -18,6 +19,7 @@ use datafusion_ches::ModelScorer;
 use env_logger::Env;
 
 pub use args::Args;
+use args::Subcommand;
 use progress::Progress;
 
 /// Runs what the arguments ask for; stops at the first statement that fails.
@@ -40,6 +42,14 @@ pub async fn run(args: Args) -> Result<()> {
         color: false,
         instrumented_registry: stores,
     };
+    if let Some(Subcommand::Report { source, output }) = &args.subcommand {
+        exec::exec_from_commands(&ctx, given_scripts(&args)?, &options).await?;
+        report::write(&ctx, source, output).await?;
+        if !args.quiet {
+            println!("wrote {}", output.display());
+        }
+        return Ok(());
+    }
     let scripts = scripts(&args)?;
     if scripts.is_empty() {
         return exec::exec_from_repl(&ctx, &mut options)
@@ -57,8 +67,8 @@ fn max_rows(args: &Args) -> MaxRows {
     }
 }
 
-/// The SQL to run: files first, then commands, then what is piped in. None: a person types.
-fn scripts(args: &Args) -> Result<Vec<String>> {
+/// The SQL of the arguments: files first, then commands.
+fn given_scripts(args: &Args) -> Result<Vec<String>> {
     let mut scripts = Vec::new();
     for file in &args.file {
         let script = std::fs::read_to_string(file).map_err(|error| {
@@ -67,6 +77,12 @@ fn scripts(args: &Args) -> Result<Vec<String>> {
         scripts.push(script);
     }
     scripts.extend(args.command.iter().cloned());
+    Ok(scripts)
+}
+
+/// The SQL to run: that of the arguments, or else what is piped in. None: a person types.
+fn scripts(args: &Args) -> Result<Vec<String>> {
+    let mut scripts = given_scripts(args)?;
     if scripts.is_empty() && !stdin().is_terminal() {
         let mut script = String::new();
         stdin().read_to_string(&mut script)?;

@@ -191,6 +191,7 @@ pub(crate) fn check_types(
 }
 
 /// A text argument of a batch, of any accepted type.
+#[derive(Debug)]
 pub(crate) enum TextColumn {
     Strings(LargeStringArray),
     /// One row is `messages[offsets[row]..offsets[row + 1]]`.
@@ -205,6 +206,7 @@ pub(crate) enum TextColumn {
     },
 }
 
+#[derive(Debug)]
 pub(crate) struct Messages {
     names: MessageNames,
     structs: StructArray,

@@ -12,6 +12,7 @@ mod functions;
 mod implicit_prompt;
 mod metrics;
 mod optimizer;
+mod pair_reader;
 mod pieces;
 mod score_exec;
 mod scorer;
@@ -21,6 +22,7 @@ mod text;
 pub use implicit_prompt::transcript_turns;
 pub use metrics::ScoreMetrics;
 pub use optimizer::HoistScores;
+pub use pair_reader::PairReader;
 pub use pieces::{Pieces, register};
 pub use score_exec::{ScoreExec, UseScoreExec};
 pub use scorer::{

@@ -36,7 +36,8 @@ use datafusion::logical_expr::{Expr, ScalarUDF};
 use crate::optimizer::HoistScores;
 use crate::pieces::Pieces;
 use crate::score_exec::UseScoreExec;
-use crate::scorer::{Needs, Scorer};
+use crate::scorer::{Needs, PreferencePair, RowError, Scorer};
+use crate::text::Text;
 use call::Kind;
 use facade::{Calls, Facade};
 use field_access::FieldAccess;
@@ -97,6 +98,11 @@ pub(crate) fn all(scorer: Arc<dyn Scorer>) -> Pieces {
         hoist_scores: Arc::new(hoist_scores),
         use_score_exec: Arc::new(UseScoreExec),
     }
+}
+
+/// The pair that a row's texts are: prompt, chosen and rejected, or the two without a prompt.
+pub(crate) fn read_pair(texts: Vec<Text>) -> Result<PreferencePair, RowError> {
+    Pair::item(texts)
 }
 
 /// Whether this is a hidden asynchronous function.

@@ -1,0 +1,99 @@
+//! `ches report`: what is scored, and the HTML page that shows it.
+
+mod charts;
+mod collect;
+mod columns;
+mod cutoffs;
+mod page;
+mod statistics;
+#[cfg(test)]
+mod synthetic;
+mod text;
+
+use std::path::Path;
+
+use datafusion::common::exec_datafusion_err;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::prelude::SessionContext;
+use serde::Serialize;
+
+use page::page;
+
+/// Writes the report of a table, a file or a query.
+///
+/// # Errors
+/// When it cannot be read or scored, or the file cannot be written.
+pub async fn write(ctx: &SessionContext, source: &str, file: &Path) -> Result<()> {
+    let state = ctx.state_ref();
+    let mut state_of = state.write();
+    let options = state_of.config_mut().options_mut();
+    // Rows keep their numbers, and one that fails is counted with its reason.
+    options.execution.target_partitions = 1;
+    options.set("ches.on_error", "null")?;
+    drop(state_of);
+    let data = collect::collect(ctx, source).await?;
+    let page = page(&data).map_err(|error| DataFusionError::External(Box::new(error)))?;
+    std::fs::write(file, page).map_err(|error| exec_datafusion_err!("{}: {error}", file.display()))
+}
+
+/// The scores of one row, as `preference_scores` and `displacement` give them.
+#[derive(Clone, Debug, Serialize)]
+pub struct Scored {
+    pub ches: f64,
+    pub ches_normalized: f64,
+    pub last_hidden_similarity: f64,
+    /// In [0, 1].
+    pub normalized_edit_distance: f64,
+    /// Nats per token and unit of an Adam-like step, as are the next three (the last two without
+    /// the per token).
+    pub chosen_rate_per_token: f64,
+    pub rejected_rate_per_token: f64,
+    pub chosen_rate: f64,
+    pub rejected_rate: f64,
+    /// `⟨G⁺, G⁻⟩ / ⟨G⁺, G⁺⟩`; None where it is not defined.
+    pub overlap: Option<f64>,
+    /// Nats.
+    pub chosen_logprob: f64,
+    pub rejected_logprob: f64,
+    pub chosen_tokens: u32,
+    pub rejected_tokens: u32,
+    pub prompt_tokens: u32,
+    /// Whether `max_length` cut one of the responses.
+    pub truncated: bool,
+}
+
+/// A pair that is shown with its texts.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Its number in the data set, from 1.
+    pub row: u64,
+    pub prompt: String,
+    pub chosen: String,
+    pub rejected: String,
+    pub scores: Scored,
+    /// Tokens and the change of their log-probability at the first position of the response, in
+    /// nats per unit of step, largest first.
+    pub gaining: Vec<(String, f64)>,
+    pub losing: Vec<(String, f64)>,
+}
+
+/// What the page tells.
+#[derive(Clone, Debug)]
+pub struct ReportData {
+    pub title: String,
+    /// The name of the table, or its SQL.
+    pub source: String,
+    /// The arguments of the score functions as they stand in SQL: `prompt, chosen, rejected`.
+    pub arguments: String,
+    /// Model, dtype, template, version, settings, date: names and values.
+    pub facts: Vec<(String, String)>,
+    /// All rows, with a score or without.
+    pub rows: u64,
+    /// Reasons, and the number of rows each.
+    pub without_score: Vec<(String, u64)>,
+    pub scored: Vec<Scored>,
+    /// The pairs with the lowest `chosen_rate_per_token`, lowest first.
+    pub worst: Vec<Shown>,
+    /// The pairs with the highest `ches_normalized`, highest first.
+    pub worst_by_ches: Vec<Shown>,
+}
