@@ -9,7 +9,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StructArray};
 use datafusion::arrow::datatypes::{Float64Type, Int32Type};
 use datafusion::prelude::SessionContext;
-use datafusion_ches::{Ches, ModelDtype, PromptFormat, families};
+use datafusion_ches::{Ches, PromptFormat, families};
 use serde_json::Value;
 use support::{example_data, golden_lines, lines, model, root, session_with_pairs};
 

@@ -251,6 +251,14 @@ pub struct Output {
     pub log_prob: Option<f64>,
 }
 
+/// What the blocks give.
+struct Hidden<R> {
+    /// The hidden states after the final norm of all tokens that are read, in the reads' order.
+    hidden: R,
+    /// What predictions need.
+    trace: Option<Trace<R>>,
+}
+
 /// Which tokens are computed on in a block: of each segment those of a range of packed tokens.
 #[derive(Debug)]
 struct Queries(Vec<Range<usize>>);
@@ -399,7 +407,7 @@ impl Decoder {
         batch: &PackedBatch,
         unembedding: &Linear,
     ) -> Result<Outputs> {
-        let (hidden, trace) = self.hidden_states(steps, batch)?;
+        let Hidden { hidden, trace } = self.hidden_states(steps, batch)?;
         let lengths: Vec<usize> = batch.reads.iter().map(|read| read.tokens.len()).collect();
         let sums = steps.sums(&hidden, &lengths)?;
         let mut is_predicted = vec![false; batch.reads.len()];
@@ -481,13 +489,8 @@ impl Decoder {
         }
     }
 
-    /// The hidden states after the final norm of all tokens that are read, in the reads' order, and
-    /// what predictions need.
-    fn hidden_states<S: Steps>(
-        &self,
-        steps: &S,
-        batch: &PackedBatch,
-    ) -> Result<(S::Rows, Option<Trace<S::Rows>>)> {
+    /// All that comes before the unembedding.
+    fn hidden_states<S: Steps>(&self, steps: &S, batch: &PackedBatch) -> Result<Hidden<S::Rows>> {
         let keep = Keep::of(batch);
         let kept_rows = (keep > Keep::Nothing).then(|| TraceRows::of(batch));
         let mut kept = Vec::new();
@@ -556,7 +559,10 @@ impl Decoder {
             output: hidden,
             rows,
         });
-        Ok((normed, trace))
+        Ok(Hidden {
+            hidden: normed,
+            trace,
+        })
     }
 
     /// What the MLP adds to rows, of which so many at a time are widened that memory stays bounded.

@@ -51,7 +51,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::decoder::{Decoder, DecoderConfig, Matrix, Weights};
+    use crate::decoder::{
+        Decoder, DecoderConfig, Displacement, Matrix, Predicted, Simulation, Weights,
+    };
     use crate::engine::{Embedding, Group};
     use crate::gguf::Gguf;
     use crate::model_directory::ModelDirectory;
@@ -94,7 +96,8 @@ mod tests {
         let scored = decoder.forward(&pairs.iter().collect::<Vec<_>>()).unwrap();
         scored
             .into_iter()
-            .flat_map(|embeddings| {
+            .flat_map(|output| {
+                let embeddings = output.embeddings;
                 let ches = score::ches(&embeddings[0], &embeddings[1]);
                 let (plus, minus) = (norm(&embeddings[0]), norm(&embeddings[1]));
                 let log_prob = embeddings[0].log_prob.unwrap();
@@ -115,11 +118,28 @@ mod tests {
             device: Device::Cpu,
             dtype: DType::F32,
         };
-        let [dense, kept] = [false, true].map(|keeps_quantised| {
+        let read = |keeps_quantised| {
             let config = config_from_gguf(&gguf).unwrap();
             let weights = weights_from_gguf(&gguf, &config, &target, keeps_quantised).unwrap();
             let is_kept = matches!(weights.blocks[1].qkv.weight, Matrix::Quantised(_));
             assert_eq!(is_kept, keeps_quantised);
+            (config, weights)
+        };
+        let predicted = [false, true].map(|keeps_quantised| {
+            let (config, weights) = read(keeps_quantised);
+            let groups = pairs(None).into_iter();
+            let groups = groups.map(|group| group.predicting(Predicted::Step(1e-4)));
+            let groups: Vec<Group> = groups.collect();
+            let decoder = Decoder::new(config, weights, Device::Cpu).packed().unwrap();
+            let batch = pack(&groups.iter().collect::<Vec<_>>(), None);
+            decoder.run(&batch).unwrap().predictions
+        });
+        for (dense, kept) in predicted[0].iter().zip(&predicted[1]) {
+            let [rates, changes, step, tokens] = apart(dense, kept);
+            assert!(rates < 2e-6 && changes < 1e-5 && step < 2e-4 && tokens < 2e-3);
+        }
+        let [dense, kept] = [false, true].map(|keeps_quantised| {
+            let (config, weights) = read(keeps_quantised);
             scores(config, weights)
         });
         assert_eq!(dense.len(), 6);
@@ -128,18 +148,55 @@ mod tests {
         }
     }
 
+    /// How far apart predictions are: the rates, the changes of tokens, what a step changes, and how it
+    /// changes the tokens; each relative to the largest number of its kind.
+    fn apart(
+        (a, step_a): &(Displacement, Option<Simulation>),
+        (b, step_b): &(Displacement, Option<Simulation>),
+    ) -> [f64; 4] {
+        let relative = |a: &[f64], b: &[f64]| {
+            assert_eq!(a.len(), b.len());
+            let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+            let largest = a.iter().map(|a| a.abs()).fold(0.0, f64::max);
+            differences.fold(0.0, f64::max) / largest
+        };
+        // Of the tokens that are told of by both.
+        let tokens = |a: &[(u32, f64)], b: &[(u32, f64)]| {
+            let both = a.iter().filter_map(|(token, change)| {
+                let (_, other) = b.iter().find(|(other, _)| other == token)?;
+                Some((*change, *other))
+            });
+            let (a, b): (Vec<_>, Vec<_>) = both.unzip();
+            assert!(a.len() > 40);
+            relative(&a, &b)
+        };
+        let (step_a, step_b) = (step_a.as_ref().unwrap(), step_b.as_ref().unwrap());
+        [
+            relative(&a.rates, &b.rates),
+            tokens(&a.changes, &b.changes),
+            relative(&step_a.changes, &step_b.changes),
+            tokens(&step_a.token_changes, &step_b.token_changes),
+        ]
+    }
+
     /// What GPUs run gives what the CPU gives, as far as its type allows.
     #[test]
     fn both_ways_of_taking_the_steps_agree() {
         for family in model_types() {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/families");
             let directory = ModelDirectory::open(&folder.join(family).join("model")).unwrap();
-            for (dtype, bound) in [(DType::F32, 2e-5), (DType::F16, 2e-2), (DType::BF16, 2e-1)] {
+            for (dtype, bound, of_predictions) in [
+                (DType::F32, 2e-5, [2e-6, 1e-5, 2e-4, 2e-3]),
+                (DType::F16, 2e-2, [1e-2, 1e-1, 2e-2, 1e-1]),
+                (DType::BF16, 2e-1, [5e-2, 3e-1, 1e-1, 3e-1]),
+            ] {
                 let device = Device::Cpu;
                 let target = Target { device, dtype };
                 let config = config_from_hub(&directory).unwrap();
                 let weights = weights_from_hub(&directory, &config, &target).unwrap();
-                let groups = pairs(config.long_from());
+                let groups = pairs(config.long_from()).into_iter();
+                let groups = groups.map(|group| group.predicting(Predicted::Step(1e-4)));
+                let groups: Vec<Group> = groups.collect();
                 let long_from = config.long_from();
                 let batch = pack(&groups.iter().collect::<Vec<_>>(), long_from);
                 let decoder = Decoder::new(config, weights, Device::Cpu);
@@ -147,6 +204,16 @@ mod tests {
                 // As on processors without AVX-512.
                 let unpacked = decoder.run(&batch).unwrap();
                 let ours = decoder.packed().unwrap().run(&batch).unwrap();
+                for others in [&theirs, &unpacked] {
+                    assert_eq!((ours.predictions.len(), others.predictions.len()), (3, 3));
+                    for (a, b) in ours.predictions.iter().zip(&others.predictions) {
+                        let differences = apart(a, b);
+                        let mut bounds = differences.iter().zip(of_predictions);
+                        let is_near = bounds.all(|(difference, bound)| *difference < bound);
+                        assert!(is_near, "{family}, {dtype:?}: {differences:?}");
+                    }
+                }
+                let [ours, theirs, unpacked] = [ours, theirs, unpacked].map(|of| of.reads);
                 assert_eq!((ours.len(), theirs.len(), unpacked.len()), (6, 6, 6));
                 let others = theirs.iter().zip(&batch.reads);
                 let unpacked = unpacked.iter().zip(&batch.reads);

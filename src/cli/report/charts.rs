@@ -287,8 +287,8 @@ mod tests {
             Scale::new(axis, 5).ticks
         };
         assert_eq!(ticks(-7.0, 83.0), [0.0, 20.0, 40.0, 60.0, 80.0]);
-        assert_eq!(ticks(1e16, 1e16), []);
-        assert_eq!(ticks(-1e308, 1e308), []);
+        assert!(ticks(1e16, 1e16).is_empty());
+        assert!(ticks(-1e308, 1e308).is_empty());
         assert_eq!(ticks(0.0, 1e-300).len(), 6);
     }
 

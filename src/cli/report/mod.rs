@@ -24,13 +24,14 @@ use page::page;
 /// # Errors
 /// When it cannot be read or scored, or the file cannot be written.
 pub async fn write(ctx: &SessionContext, source: &str, file: &Path) -> Result<()> {
-    let state = ctx.state_ref();
-    let mut state_of = state.write();
-    let options = state_of.config_mut().options_mut();
     // Rows keep their numbers, and one that fails is counted with its reason.
-    options.execution.target_partitions = 1;
-    options.set("ches.on_error", "null")?;
-    drop(state_of);
+    for (key, value) in [
+        ("datafusion.execution.target_partitions", "1"),
+        ("ches.on_error", "null"),
+    ] {
+        let state = ctx.state_ref();
+        state.write().config_mut().options_mut().set(key, value)?;
+    }
     let data = collect::collect(ctx, source).await?;
     let page = page(&data).map_err(|error| DataFusionError::External(Box::new(error)))?;
     std::fs::write(file, page).map_err(|error| exec_datafusion_err!("{}: {error}", file.display()))

@@ -204,7 +204,11 @@ impl Steps for Tensors<'_> {
     }
 
     fn stack(&self, parts: Vec<Tensor>) -> Result<Tensor> {
-        Tensor::cat(&parts, 0)
+        // Of the steps in f32, some may be of the pass before.
+        let parts = parts
+            .iter()
+            .map(|part| part.to_dtype(parts[parts.len() - 1].dtype()));
+        Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)
     }
 
     fn sums(&self, rows: &Tensor, lengths: &[usize]) -> Result<Vec<Sums>> {
