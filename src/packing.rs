@@ -336,6 +336,39 @@ mod tests {
     }
 
     #[test]
+    fn a_pair_of_a_batch_is_found_again_by_itself() {
+        let pair = |ids: [&[u32]; 2]| {
+            let sequences = ids.map(|ids| sequence(ids, 3)).into();
+            Group::new(sequences, Some(0), None).predicting(Predicted::Step(0.5))
+        };
+        // The first token is shared by both, the prompt's last is not: tokens merge across its end.
+        let groups = [
+            pair([&[1, 2, 3, 6], &[1, 2, 3, 4, 5]]),
+            pair([&[1, 7, 8, 9], &[1, 7, 5, 6]]),
+        ];
+        let batch = packed(&groups, None);
+        assert_eq!(batch.predictions.len(), 2);
+        for (prediction, group) in batch.predictions.iter().zip(&groups) {
+            let reads = [prediction.chosen, prediction.rejected].map(|read| &batch.reads[read]);
+            let alone = prediction.alone.as_ref().unwrap();
+            assert_eq!(alone.step, 0.5);
+            for (own, whole) in alone.batch.reads.iter().zip(reads) {
+                let mapped = own.tokens.iter().map(|token| alone.tokens[*token as usize]);
+                assert!(mapped.eq(whole.tokens.iter().copied()));
+                assert_eq!(own.targets, whole.targets);
+            }
+            let ids = alone
+                .tokens
+                .iter()
+                .map(|token| batch.tokens[*token as usize]);
+            assert!(ids.eq(alone.batch.tokens.iter().copied()));
+            let first = |at: usize| group.sequences[at].response()[0];
+            assert_eq!(prediction.first_tokens, [first(0), first(1)]);
+            assert!(!prediction.is_same);
+        }
+    }
+
+    #[test]
     fn a_cut_response_has_no_end_among_its_targets() {
         let mut cut = sequence(&[1, 2, 3], 1);
         cut.truncated = true;
