@@ -16,7 +16,7 @@ FEATURES := --workspace --features datafusion-ches/cli
 CHES := target/debug/ches
 GOLDENS := tests/goldens
 
-.PHONY: demo test build model bench goldens example-data lint embedder-tree
+.PHONY: demo test build model bench validate goldens example-data lint embedder-tree
 
 demo: build
 	@model="$(MODEL)"; [ -n "$$model" ] || model=$$($(PYTHON) scripts/fetch_demo_model.py) && \
@@ -40,14 +40,23 @@ bench: build
 	  --model "$$model" --data "$(DATA)" && \
 	$(PYTHON) bench/loading.py --ches $(CHES)
 
+# Trains on pairs one by one and compares with what was predicted: half an hour or more. Needs torch,
+# transformers, gguf and pyarrow.
+validate: build
+	@model="$(MODEL)"; [ -n "$$model" ] || model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; \
+	$(PYTHON) bench/validate.py --ches $(CHES) --model "$$model" --data "$(DATA)"
+
 # Needs torch, transformers, accelerate, gguf, sentencepiece and pyarrow.
 goldens:
 	$(PYTHON) $(GOLDENS)/make_families.py $(GOLDENS)/families
 	$(PYTHON) $(GOLDENS)/make_gguf.py $(GOLDENS)/families $(GOLDENS)/gguf
+	$(PYTHON) $(GOLDENS)/make_displacement.py families $(GOLDENS)/families
 	$(PYTHON) $(GOLDENS)/make_templates.py $(GOLDENS)/templates.json
 	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; set -ex; \
 	$(PYTHON) $(GOLDENS)/make_rows.py "$$model" $(GOLDENS)/rows.json $(GOLDENS)/rows.golden.jsonl; \
 	$(PYTHON) $(GOLDENS)/make_scores.py "$$model" examples/data/preferences.parquet $(GOLDENS)/preferences.jsonl; \
+	$(PYTHON) $(GOLDENS)/make_displacement.py smollm2 "$$model" examples/data/preferences.parquet $(GOLDENS)/displacement.jsonl; \
+	$(PYTHON) $(GOLDENS)/make_displacement.py no_never "$$model" $(GOLDENS)/no_never.jsonl; \
 	for name in standard conversational; do \
 	  [ ! -f "$(DATA)/$$name.parquet" ] || \
 	  $(PYTHON) $(GOLDENS)/make_scores.py "$$model" "$(DATA)/$$name.parquet" $(GOLDENS)/$$name.jsonl; \

@@ -237,6 +237,35 @@ def grow(args, ches, folder, table, pyarrow):
         )
 
 
+def predictions(args, ches, data, arguments):
+    """What predictions cost beside `ches`, in turns."""
+    functions = {
+        "ches": f"ches({arguments})",
+        "preference_scores": f"preference_scores({arguments})['chosen_logprob']",
+        "displacement": f"displacement({arguments})['chosen_rate_per_token']",
+        "displacement_simulated": f"displacement_simulated({arguments})['chosen_change_per_token']",
+    }
+    print("\n### What predictions cost\n")
+    print("| | CPU-seconds, f32 | of `ches` | CPU-seconds, bf16 | of `ches` | peak memory, f32, MB |")
+    print("|---|---|---|---|---|---|")
+    dtypes = ("f32", "bf16")
+    runs = {(name, dtype): [] for name in functions for dtype in dtypes}
+    for _ in range(args.rounds):
+        for (name, dtype), done in runs.items():
+            done.append(ches.scores(data, dtype, functions[name]))
+
+    def median(name, dtype, figure):
+        return statistics.median(run[figure] for run in runs[name, dtype])
+
+    for name in functions:
+        figures = []
+        for dtype in dtypes:
+            cpu = median(name, dtype, "cpu_seconds")
+            figures.append(f"{cpu:.1f} | {cpu / median('ches', dtype, 'cpu_seconds'):.2f}")
+        peak = median(name, "f32", "peak_bytes") / 1e6
+        print(f"| {name} | {' | '.join(figures)} | {peak:.0f} |")
+
+
 def profile(ches, data, function, tokens, peak, dtype):
     """Where the time goes, by sampling."""
     if shutil.which("perf") is None:
@@ -315,6 +344,7 @@ def main():
         rows = [split(row["chosen"], row["rejected"]) for row in table.to_pylist()]
         title = "Transcripts, raw, `max_length` 512"
         compare(args, title, raw, files["hh_raw"], "chosen, rejected", rows, 512, others, peaks)
+        predictions(args, raw, files["hh_raw"], "chosen, rejected")
         tokens = sum(raw.tokens(files["hh_raw"], "chosen, rejected"))
         for dtype, peak in peaks.items():
             profile(raw, files["hh_raw"], "ches(chosen, rejected)", tokens, peak, dtype)

@@ -222,3 +222,48 @@ fn the_quickstart() {
     // A tenth of 96 goes: percent_rank is a multiple of 1 / 95.
     assert_eq!(out.trim(), "n\n86");
 }
+
+/// A report of rows with a score, without one, and with texts that are HTML.
+#[test]
+fn a_report_is_one_page_that_runs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("a page.html");
+    let rows = "VALUES ('Is it safe?', 'No <script>alert(1)</script>', 'Never'), \
+                ('Is it?', 'Yes.', ''), (NULL, 'a', 'b'), ('Say it\u{202e}.', 'Fine & well', 'Ill')";
+    let setup = format!("CREATE TABLE t AS SELECT * FROM ({rows}) AS t(prompt, chosen, rejected)");
+    let page_argument = page.to_str().unwrap();
+    let (model, output) = (model(), ["-o", page_argument]);
+    let arguments = [
+        "--model", &model, "-q", "-c", &setup, "report", "t", output[0], output[1],
+    ];
+    let (ok, out, error) = run(&arguments);
+    assert!(ok && out.is_empty(), "{out}{error}");
+    let html = std::fs::read_to_string(&page).unwrap();
+    assert!(html.starts_with("<!DOCTYPE html>") && html.len() < 1_000_000);
+    assert!(!html.contains("<script") && !html.contains("src="));
+    for shown in [
+        "No &lt;script&gt;alert(1)",
+        "Fine &amp; well",
+        "the rejected response has no tokens",
+        "a NULL in its texts",
+        "<svg",
+        "chosen_rate_per_token",
+    ] {
+        assert!(html.contains(shown), "{shown}");
+    }
+    let (ok, _, error) = run(&["--model", &model, "report", "SELECT 1 AS chosen"]);
+    assert!(
+        !ok && error.contains("needs the columns chosen and rejected"),
+        "{error}"
+    );
+    let nowhere = folder.path().join("none/page.html");
+    let (ok, _, error) = run(&[
+        "--model",
+        &model,
+        "report",
+        "SELECT 'q' AS prompt, 'a' AS chosen, 'b' AS rejected",
+        "-o",
+        nowhere.to_str().unwrap(),
+    ]);
+    assert!(!ok && error.contains("none/page.html"), "{error}");
+}

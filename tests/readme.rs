@@ -1,4 +1,4 @@
-//! What README.md and docs/recipes.md show, run: every block of SQL, and of shell but for `make`
+//! What README.md and the pages of docs show, run: every block of SQL, and of shell but for `make`
 //! and `cargo`, which CI runs, and for what needs an account or a GPU.
 
 mod support;
@@ -120,13 +120,24 @@ fn every_block_runs() {
 
 #[test]
 fn every_recipe_gives_what_it_shows() {
-    let recipes = std::fs::read_to_string(root().join("docs/recipes.md")).unwrap();
+    let compared = compare_page("docs/recipes.md");
+    assert!(compared >= 8, "{compared} recipes show a result");
+}
+
+#[test]
+fn predictions_are_what_their_page_shows() {
+    assert_eq!(compare_page("docs/displacement.md"), 2);
+}
+
+/// Runs the SQL of a page, and compares what it gives with what is shown; tells of how many.
+fn compare_page(page: &str) -> usize {
+    let page = std::fs::read_to_string(root().join(page)).unwrap();
     let folder = folder();
     // One process for all of them: later recipes read the tables of earlier ones.
     let mark = "SELECT 'end of a block' AS mark;";
     let mut script = String::new();
     let mut shown: Vec<Option<String>> = Vec::new();
-    for (language, block) in all_blocks(&recipes) {
+    for (language, block) in all_blocks(&page) {
         match language.as_str() {
             "sql" => {
                 script.push_str(&format!("{block}\n{mark}\n"));
@@ -136,8 +147,8 @@ fn every_recipe_gives_what_it_shows() {
             _ => {}
         }
     }
-    std::fs::write(folder.path().join("recipes.sql"), script).unwrap();
-    let arguments = ["--model", "model.gguf", "-q", "-f", "recipes.sql"];
+    std::fs::write(folder.path().join("page.sql"), script).unwrap();
+    let arguments = ["--model", "model.gguf", "-q", "-f", "page.sql"];
     let out = run(folder.path(), "ches", &arguments);
     let results: Vec<&str> = out.split("| end of a block |").collect();
     assert_eq!(results.len(), shown.len() + 1);
@@ -149,5 +160,5 @@ fn every_recipe_gives_what_it_shows() {
         assert_same(&result, shown);
         compared += 1;
     }
-    assert!(compared >= 8, "{compared} recipes show a result");
+    compared
 }
