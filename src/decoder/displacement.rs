@@ -5,18 +5,17 @@
 //! Each row's output of the last block affects that row alone, so that its matrices' gradients need
 //! no pass back through attention.
 
-use candle_core::Result;
+use std::ops::Range;
+
+use candle_core::{Result, bail};
 
 use super::gradient_steps::{GradientSteps, PairRows, Products};
-use super::simulation::{BlockSigns, Simulation};
+use super::simulation::Simulation;
 use super::trace::{BlockTrace, Trace};
 use super::{Block, Decoder, Linear, PackedBatch, Prediction};
 
 /// Changes are told of so many of the most probable tokens.
 const LIKELY_TOKENS: usize = 50;
-
-/// Signs of simulated steps that are held at once, unless one pair's are more.
-const SIGNS_HELD: usize = 1 << 29;
 
 /// The predicted effect of training on a pair. Of two numbers the first is of the chosen response.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,7 +80,7 @@ struct Moves<R> {
 
 /// Some of a batch's predictions, made together. Rows are the responses' positions that have targets.
 struct Tile<'a> {
-    predictions: Vec<&'a Prediction>,
+    predictions: &'a [Prediction],
     pairs: Vec<PairRows>,
     /// The rows in the trace.
     rows: Vec<u32>,
@@ -89,9 +88,9 @@ struct Tile<'a> {
 }
 
 impl<'a> Tile<'a> {
-    fn new<R>(batch: &PackedBatch, trace: &Trace<R>, predictions: Vec<&'a Prediction>) -> Self {
+    fn new<R>(batch: &PackedBatch, trace: &Trace<R>, predictions: &'a [Prediction]) -> Self {
         let (mut pairs, mut tokens, mut targets) = (vec![], vec![], vec![]);
-        for prediction in &predictions {
+        for prediction in predictions {
             let [chosen, rejected] = [prediction.chosen, prediction.rejected].map(|read| {
                 let (read, first) = (&batch.reads[read], targets.len());
                 tokens.extend_from_slice(&read.tokens[..read.targets.len()]);
@@ -123,6 +122,13 @@ impl<'a> Tile<'a> {
     }
 }
 
+/// What the last block says of a tile.
+struct LastBlock<R> {
+    displacements: Vec<Displacement>,
+    kept: BlockTrace<R>,
+    gradients: BlockGradients<R>,
+}
+
 impl Decoder {
     /// The predictions of a batch, in order.
     pub(super) fn predict<S: GradientSteps>(
@@ -133,117 +139,91 @@ impl Decoder {
         unembedding: &Linear,
     ) -> Result<Vec<(Displacement, Option<Simulation>)>> {
         let steps = &steps.exact();
-        let rows_of = |at: &usize| {
-            let prediction = &batch.predictions[*at];
+        let rows_of = |prediction: &Prediction| {
             let reads = [prediction.chosen, prediction.rejected];
             let targets = reads.map(|read| batch.reads[read].targets.len());
             targets.iter().sum::<usize>()
         };
-        let all = 0..batch.predictions.len();
-        let (simulated, others): (Vec<usize>, Vec<usize>) =
-            all.partition(|at| batch.predictions[*at].alone.is_some());
-        let most_simulated = (SIGNS_HELD / self.config.moved_values()).max(1);
-        let mut predicted: Vec<Option<_>> = batch.predictions.iter().map(|_| None).collect();
-        for (numbers, most_pairs) in [(simulated, most_simulated), (others, usize::MAX)] {
-            let mut rest = &numbers[..];
-            while !rest.is_empty() {
-                let mut rows = 0;
-                let fits = |at: &&usize| {
-                    rows += rows_of(at);
-                    rows <= self.config.mlp_rows()
+        let mut predicted = Vec::with_capacity(batch.predictions.len());
+        let mut rest = &batch.predictions[..];
+        while !rest.is_empty() {
+            let mut rows = 0;
+            let fits = |prediction: &&Prediction| {
+                rows += rows_of(prediction);
+                rows <= self.config.mlp_rows()
+            };
+            let (now, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+            rest = later;
+            let tile = Tile::new(batch, trace, now);
+            let last = self.last_block(steps, &tile, trace, unembedding)?;
+            let displacements = last.displacements.iter().zip(now).zip(&tile.pairs);
+            for ((displacement, prediction), pair) in displacements {
+                let simulation = match &prediction.alone {
+                    None => None,
+                    Some(_) if prediction.is_same => Some(Simulation::none(displacement)),
+                    Some(alone) => {
+                        let (kept, gradients) = (&last.kept, &last.gradients);
+                        let signs = self.signs(steps, trace, &tile.rows, pair, kept, gradients)?;
+                        Some(self.simulate(
+                            steps,
+                            trace,
+                            alone,
+                            displacement,
+                            &signs,
+                            unembedding,
+                        )?)
+                    }
                 };
-                let count = rest.iter().take(most_pairs).take_while(fits).count().max(1);
-                let (now, later) = rest.split_at(count);
-                rest = later;
-                let predictions = now.iter().map(|at| &batch.predictions[*at]).collect();
-                let tile = Tile::new(batch, trace, predictions);
-                let of_tile = self.predict_tile(steps, &tile, trace, unembedding)?;
-                for (at, of_pair) in now.iter().zip(of_tile) {
-                    predicted[*at] = Some(of_pair);
-                }
+                predicted.push((displacement.clone(), simulation));
             }
         }
-        Ok(predicted.into_iter().flatten().collect())
+        Ok(predicted)
     }
 
-    fn predict_tile<S: GradientSteps>(
+    fn last_block<S: GradientSteps>(
         &self,
         steps: &S,
         tile: &Tile,
         trace: &Trace<S::Rows>,
         unembedding: &Linear,
-    ) -> Result<Vec<(Displacement, Option<Simulation>)>> {
+    ) -> Result<LastBlock<S::Rows>> {
+        let (Some(block), Some(kept)) = (self.weights.blocks.last(), trace.blocks.last()) else {
+            bail!("a decoder without blocks");
+        };
         let final_norm = &self.weights.final_norm;
         let output = steps.select(&trace.output, &tile.rows)?;
         let hidden = steps.normed(&output, final_norm)?;
         let (of_targets, gradients) =
             steps.unembedded(&hidden, &self.weights.unembedding, &tile.targets)?;
-        let mut gradients = steps.normed_back(&output, gradients, final_norm)?;
-        let is_simulated = tile.predictions.iter().any(|one| one.alone.is_some());
-        let mut displacements = Vec::new();
-        let mut signs: Vec<Vec<BlockSigns<S::Signs>>> = Vec::new();
-        signs.resize_with(tile.pairs.len(), Vec::new);
-        let blocks = self.weights.blocks.iter().zip(&self.config.layers);
-        for (number, (kept, (block, _))) in trace.blocks.iter().rev().zip(blocks.rev()).enumerate()
-        {
-            let is_last = number == 0;
-            let attended = steps.select(&kept.attended, &tile.rows)?;
-            let mlp_input = steps.select(&kept.mlp_input, &tile.rows)?;
-            let kept = BlockTrace {
-                attended,
-                mlp_input,
-                qkv: None,
-            };
-            let count = tile.rows.len();
-            let of_block = self.block_gradients(steps, block, &kept, gradients, count)?;
-            if is_last {
-                displacements = self.displacements(
-                    steps,
-                    tile,
-                    &kept,
-                    &of_block,
-                    &output,
-                    &of_targets,
-                    unembedding,
-                )?;
-            }
-            if !is_simulated {
-                break;
-            }
-            for (pair, signs) in tile.pairs.iter().zip(&mut signs) {
-                signs.push(BlockSigns {
-                    output: steps.signs(&of_block.output, &kept.attended, pair)?,
-                    up: steps.signs(&of_block.up, &of_block.normed, pair)?,
-                    down: steps.signs(&of_block.down, &of_block.inner, pair)?,
-                });
-            }
-            gradients = of_block.below;
-        }
-        let simulation =
-            |((prediction, displacement), signs): ((&&Prediction, &Displacement), _)| {
-                let Some(alone) = &prediction.alone else {
-                    return Ok(None);
-                };
-                let signs: Vec<BlockSigns<S::Signs>> = signs;
-                self.simulate(
-                    steps,
-                    trace,
-                    alone,
-                    prediction,
-                    displacement,
-                    &signs,
-                    unembedding,
-                )
-                .map(Some)
-            };
-        let with_displacements = tile.predictions.iter().zip(&displacements);
-        let simulations = with_displacements.zip(signs).map(simulation);
-        let simulations = simulations.collect::<Result<Vec<_>>>()?;
-        Ok(displacements.into_iter().zip(simulations).collect())
+        let gradients = steps.normed_back(&output, gradients, final_norm)?;
+        let kept = kept.of_rows(steps, &tile.rows)?;
+        let gradients = self.block_gradients(steps, block, &kept, gradients, tile.rows.len())?;
+        let (products, moves) = self.products(steps, tile, &kept, &gradients)?;
+        let firsts = tile.firsts();
+        let output = steps.select(&output, &firsts)?;
+        let hidden = steps.normed(&output, final_norm)?;
+        let moved = self.hidden_along(steps, block, &firsts, &kept, &gradients, &output, moves)?;
+        let changes = self.changes(steps, tile, &hidden, &moved, unembedding)?;
+        let sum = |range: &Range<usize>| -> f64 {
+            let of_range = of_targets[range.clone()].iter();
+            of_range.copied().map(f64::from).sum()
+        };
+        let log_probs = |pair: &PairRows| [sum(&pair.chosen), sum(&pair.rejected)];
+        let of_pairs = products.into_iter().zip(&tile.pairs).zip(changes);
+        let displacements = of_pairs
+            .map(|((products, pair), changes)| {
+                Displacement::new(products, log_probs(pair), changes)
+            })
+            .collect();
+        Ok(LastBlock {
+            displacements,
+            kept,
+            gradients,
+        })
     }
 
     /// Back through one block, from gradients with respect to what it gives.
-    fn block_gradients<S: GradientSteps>(
+    pub(super) fn block_gradients<S: GradientSteps>(
         &self,
         steps: &S,
         block: &Block,
@@ -295,25 +275,17 @@ impl Decoder {
         })
     }
 
-    /// What the last block's gradients say of each pair. `output` is what the block gives.
-    #[allow(clippy::too_many_arguments)]
-    fn displacements<S: GradientSteps>(
+    /// The inner products of each pair's gradients, and how the matrices' outputs move at its last
+    /// prompt position.
+    fn products<S: GradientSteps>(
         &self,
         steps: &S,
         tile: &Tile,
         kept: &BlockTrace<S::Rows>,
         gradients: &BlockGradients<S::Rows>,
-        output: &S::Rows,
-        of_targets: &[f32],
-        unembedding: &Linear,
-    ) -> Result<Vec<Displacement>> {
+    ) -> Result<(Vec<Products>, Moves<S::Rows>)> {
         let mut products = vec![Products::default(); tile.pairs.len()];
-        let matrices = [
-            (&gradients.output, &kept.attended),
-            (&gradients.up, &gradients.normed),
-            (&gradients.down, &gradients.inner),
-        ];
-        let moves = matrices.map(|(gradients, inputs)| {
+        let mut of_matrix = |gradients, inputs| {
             let mut moves = Vec::with_capacity(tile.pairs.len());
             for (pair, sum) in tile.pairs.iter().zip(&mut products) {
                 let (more, of_row) = steps.products(gradients, inputs, pair, pair.chosen.start)?;
@@ -321,24 +293,32 @@ impl Decoder {
                 moves.push(of_row);
             }
             steps.stack(moves)
-        });
-        let [of_output, of_up, of_down] = moves;
-        let moves = Moves {
-            output: of_output?,
-            up: of_up?,
-            down: of_down?,
         };
-        let firsts = tile.firsts();
-        let output = steps.select(output, &firsts)?;
-        let hidden = steps.normed(&output, &self.weights.final_norm)?;
-        let moved = self.hidden_along(steps, &firsts, kept, gradients, &output, moves)?;
-        let vocab_size = self.config.vocab_size;
+        let moves = Moves {
+            output: of_matrix(&gradients.output, &kept.attended)?,
+            up: of_matrix(&gradients.up, &gradients.normed)?,
+            down: of_matrix(&gradients.down, &gradients.inner)?,
+        };
+        Ok((products, moves))
+    }
+
+    /// How tokens' log-probabilities change at the pairs' last prompt positions when hidden states
+    /// move.
+    fn changes<S: GradientSteps>(
+        &self,
+        steps: &S,
+        tile: &Tile,
+        hidden: &S::Rows,
+        moved: &S::Rows,
+        unembedding: &Linear,
+    ) -> Result<Vec<Vec<(u32, f64)>>> {
+        let (count, vocab_size) = (tile.pairs.len(), self.config.vocab_size);
         let at_once = self.logits_at_once();
-        let mut changes = Vec::with_capacity(firsts.len());
-        for first in (0..firsts.len()).step_by(at_once) {
-            let range = first..firsts.len().min(first + at_once);
-            let hidden = steps.part(&hidden, range.clone())?;
-            let moved = steps.part(&moved, range.clone())?;
+        let mut changes = Vec::with_capacity(count);
+        for first in (0..count).step_by(at_once) {
+            let range = first..count.min(first + at_once);
+            let hidden = steps.part(hidden, range.clone())?;
+            let moved = steps.part(moved, range.clone())?;
             let logits = steps.to_host(&steps.linear(&hidden, unembedding)?)?;
             let moves = steps.to_host(&steps.product(&moved, unembedding)?)?;
             let rows = logits
@@ -348,33 +328,22 @@ impl Decoder {
                 changes.push(self.token_changes(logits, moves, prediction.first_tokens));
             }
         }
-        let sum = |range: &std::ops::Range<usize>| -> f64 {
-            of_targets[range.clone()]
-                .iter()
-                .copied()
-                .map(f64::from)
-                .sum()
-        };
-        let log_probs = |pair: &PairRows| [sum(&pair.chosen), sum(&pair.rejected)];
-        let of_pairs = products.into_iter().zip(&tile.pairs).zip(changes);
-        let displacement =
-            |((products, pair), changes)| Displacement::new(products, log_probs(pair), changes);
-        Ok(of_pairs.map(displacement).collect())
+        Ok(changes)
     }
 
-    /// How hidden states of some rows move when the last block's matrices do.
+    /// How hidden states of some rows move when the last block's matrices do. `output` is what the block
+    /// gives of them.
+    #[allow(clippy::too_many_arguments)]
     fn hidden_along<S: GradientSteps>(
         &self,
         steps: &S,
+        block: &Block,
         rows: &[u32],
         kept: &BlockTrace<S::Rows>,
         gradients: &BlockGradients<S::Rows>,
         output: &S::Rows,
         moves: Moves<S::Rows>,
     ) -> Result<S::Rows> {
-        let Some(block) = self.weights.blocks.last() else {
-            return Ok(moves.output);
-        };
         let attention = match &block.attention_post_norm {
             None => moves.output,
             Some(norm) => {

@@ -6,11 +6,11 @@
 
 use candle_core::{DType, Result};
 
-use super::displacement::Displacement;
-use super::gradient_steps::GradientSteps;
+use super::displacement::{BlockGradients, Displacement};
+use super::gradient_steps::{GradientSteps, PairRows};
 use super::steps::Heads;
-use super::trace::Trace;
-use super::{Alone, Decoder, Linear, PackedBatch, Prediction, Queries, of_normed};
+use super::trace::{BlockTrace, Trace};
+use super::{Alone, Decoder, Linear, PackedBatch, Queries, of_normed};
 
 /// The simulated effect of a step on a pair, nats. Of two numbers the first is of the chosen
 /// response.
@@ -30,6 +30,32 @@ pub(super) struct BlockSigns<S> {
     pub down: S,
 }
 
+impl<S> BlockSigns<S> {
+    fn new<G: GradientSteps<Signs = S>>(
+        steps: &G,
+        kept: &BlockTrace<G::Rows>,
+        gradients: &BlockGradients<G::Rows>,
+        pair: &PairRows,
+    ) -> Result<Self> {
+        Ok(Self {
+            output: steps.signs(&gradients.output, &kept.attended, pair)?,
+            up: steps.signs(&gradients.up, &gradients.normed, pair)?,
+            down: steps.signs(&gradients.down, &gradients.inner, pair)?,
+        })
+    }
+}
+
+impl Simulation {
+    /// Of a pair whose responses are the same: nothing moves.
+    pub(super) fn none(displacement: &Displacement) -> Self {
+        let tokens = displacement.changes.iter();
+        Self {
+            changes: [0.0; 2],
+            token_changes: tokens.map(|(token, _)| (*token, 0.0)).collect(),
+        }
+    }
+}
+
 /// What the responses' rows come to.
 struct Responses {
     log_probs: [f64; 2],
@@ -38,25 +64,48 @@ struct Responses {
 }
 
 impl Decoder {
+    /// Which way the matrices of each block move by a step on one pair, the last block first. `rows` of the
+    /// trace are those of the tile that the pair is in, whose last block is known.
+    pub(super) fn signs<S: GradientSteps>(
+        &self,
+        steps: &S,
+        trace: &Trace<S::Rows>,
+        rows: &[u32],
+        pair: &PairRows,
+        kept: &BlockTrace<S::Rows>,
+        gradients: &BlockGradients<S::Rows>,
+    ) -> Result<Vec<BlockSigns<S::Signs>>> {
+        let mut signs = vec![BlockSigns::new(steps, kept, gradients, pair)?];
+        let own = pair.chosen.clone().chain(pair.rejected.clone());
+        let own: Vec<u32> = own.map(|row| row as u32).collect();
+        let rows: Vec<u32> = own.iter().map(|row| rows[*row as usize]).collect();
+        let chosen = pair.chosen.len();
+        let pair = PairRows {
+            chosen: 0..chosen,
+            rejected: chosen..rows.len(),
+        };
+        let mut above = steps.select(&gradients.below, &own)?;
+        let blocks = self.weights.blocks.iter().zip(&trace.blocks);
+        for (block, kept) in blocks.rev().skip(1) {
+            let kept = kept.of_rows(steps, &rows)?;
+            let gradients = self.block_gradients(steps, block, &kept, above, rows.len())?;
+            signs.push(BlockSigns::new(steps, &kept, &gradients, &pair)?);
+            above = gradients.below;
+        }
+        Ok(signs)
+    }
+
     /// Simulates the step of one pair. `signs` are of the last block first.
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn simulate<S: GradientSteps>(
         &self,
         steps: &S,
         trace: &Trace<S::Rows>,
         alone: &Alone,
-        prediction: &Prediction,
         displacement: &Displacement,
         signs: &[BlockSigns<S::Signs>],
         unembedding: &Linear,
     ) -> Result<Simulation> {
         let tokens = displacement.changes.iter().map(|(token, _)| *token);
-        if prediction.is_same {
-            return Ok(Simulation {
-                changes: [0.0; 2],
-                token_changes: tokens.map(|token| (token, 0.0)).collect(),
-            });
-        }
         let before = if self.is_packed() && self.dtype() == DType::F32 {
             let read = Queries::read(&alone.batch).tokens();
             let read = read.iter().map(|token| alone.tokens[*token as usize]);

@@ -1,5 +1,8 @@
 //! What a forward pass leaves behind for predictions.
 
+use candle_core::Result;
+
+use super::steps::Steps;
 use super::{PackedBatch, Queries};
 
 /// How much is kept of a forward pass.
@@ -32,6 +35,17 @@ pub(super) struct BlockTrace<R> {
     pub mlp_input: R,
     /// Query, key and value projections of [`TraceRows::held`].
     pub qkv: Option<R>,
+}
+
+impl<R> BlockTrace<R> {
+    /// The same of some rows, without projections.
+    pub fn of_rows<S: Steps<Rows = R>>(&self, steps: &S, rows: &[u32]) -> Result<Self> {
+        Ok(Self {
+            attended: steps.select(&self.attended, rows)?,
+            mlp_input: steps.select(&self.mlp_input, rows)?,
+            qkv: None,
+        })
+    }
 }
 
 /// Activations of a forward pass.
