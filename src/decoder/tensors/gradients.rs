@@ -219,7 +219,6 @@ impl Tensors<'_> {
         let mut highest = Tensor::full(f32::NEG_INFINITY, (count, 1), self.device)?;
         let mut sum = Tensor::zeros((count, 1), DType::F32, self.device)?;
         let mut mean = hidden.zeros_like()?;
-        let targets = Tensor::new(targets, self.device)?;
         let mut of_target = Tensor::zeros((count, 1), DType::F32, self.device)?;
         let mut gradients = hidden.zeros_like()?;
         self.each_piece(&unembedding.weight, VOCABULARY, |tokens, embeddings| {
@@ -233,16 +232,19 @@ impl Tensors<'_> {
                 None => None,
                 Some(cap) => Some((1.0 - (&logits / cap)?.sqr()?)?),
             };
-            // One row's target lies in one of the parts: elsewhere it counts for nothing.
-            let (first, last) = (tokens.start as u32, tokens.end as u32 - 1);
+            // A row's target lies in one of the parts: elsewhere it counts for nothing.
+            let place = |target: &u32| {
+                let at = (*target as usize).checked_sub(tokens.start);
+                at.filter(|at| *at < tokens.len())
+            };
             let here = targets
-                .ge(first)?
-                .mul(&targets.le(last)?)?
-                .to_dtype(DType::F32)?;
-            let here = here.unsqueeze(1)?;
+                .iter()
+                .map(|target| place(target).map_or(0.0, |_| 1.0));
+            let here = Tensor::from_vec(here.collect::<Vec<f32>>(), (count, 1), self.device)?;
             let at = targets
-                .clamp(first, last)?
-                .broadcast_sub(&Tensor::new(first, self.device)?)?;
+                .iter()
+                .map(|target| place(target).unwrap_or(0) as u32);
+            let at = Tensor::from_vec(at.collect::<Vec<_>>(), count, self.device)?;
             let picked = logits.gather(&at.unsqueeze(1)?, 1)?;
             of_target = (&of_target + (picked * &here)?)?;
             let mut weight = here;
