@@ -17,7 +17,7 @@ const ON_GPU: usize = 16_384;
 pub struct Budget {
     /// Of one with several rows.
     pub batch_tokens: usize,
-    /// Of one with a single row, which has no smaller part.
+    /// Of one with a single row, which has no smaller part. 0 where memory allows none.
     pub row_tokens: usize,
 }
 

@@ -102,8 +102,10 @@ impl Replica for Decoder {
             .then(|| CPU.lock().unwrap_or_else(PoisonError::into_inner));
         let outputs = self.run(&batch)?;
         drop(turn);
-        let mut predictions = outputs.predictions.into_iter();
+        let predictions = batch.predictions.iter().map(|prediction| prediction.chosen);
+        let mut predictions = predictions.zip(outputs.predictions).peekable();
         let mut outputs = outputs.reads.into_iter();
+        let mut first = 0;
         Ok(groups
             .iter()
             .map(|group| {
@@ -115,11 +117,9 @@ impl Replica for Decoder {
                     log_prob: group.end_token.and(output.log_prob),
                 });
                 let embeddings = embeddings.collect();
-                let predicted = match group.predicted {
-                    Predicted::Nothing => None,
-                    _ => predictions.next(),
-                };
-                let (displacement, simulation) = predicted.unzip();
+                let predicted = predictions.next_if(|(chosen, _)| *chosen == first);
+                first += group.sequences.len();
+                let (displacement, simulation) = predicted.map(|(_, of_pair)| of_pair).unzip();
                 GroupOutput {
                     embeddings,
                     displacement,

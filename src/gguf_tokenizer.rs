@@ -2,6 +2,10 @@
 
 use std::collections::HashMap;
 
+use tokenizers::decoders::DecoderWrapper;
+use tokenizers::decoders::byte_fallback::ByteFallback;
+use tokenizers::decoders::fuse::Fuse;
+use tokenizers::decoders::sequence::Sequence as Decoders;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::{NFC, Prepend, Replace, Sequence as Normalizers};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -186,6 +190,7 @@ fn byte_level(gguf: &Gguf, vocab: Vocab) -> Result<(Tokenizer, bool), ModelError
         .with_normalizer(pre.normalizes.then_some(NFC))
         .map_err(|error| failed(gguf, error))?;
     tokenizer.with_pre_tokenizer(Some(Sequence::new(parts)));
+    tokenizer.with_decoder(Some(ByteLevel::default()));
     Ok((tokenizer, pre.adds_bos))
 }
 
@@ -290,6 +295,13 @@ fn sentencepiece(
     tokenizer
         .with_normalizer(Some(Normalizers::new(normalizers)))
         .map_err(|error| failed(gguf, error))?;
+    let spaces = Replace::new(SPACE, " ").map_err(|error| failed(gguf, error))?;
+    let decoders: [DecoderWrapper; 3] = [
+        spaces.into(),
+        ByteFallback::new().into(),
+        Fuse::new().into(),
+    ];
+    tokenizer.with_decoder(Some(Decoders::new(decoders.into())));
     Ok((tokenizer, true))
 }
 

@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// The key of a row's sequences under one model. `of_model` is its fingerprint and dtype, and
-    /// whatever else changes a number, `end_token` what ends a response.
+    /// The key of a row's sequences under one model. `of_model` is its fingerprint and dtype,
+    /// `end_token` what ends a response.
     pub fn new(of_model: &str, end_token: Option<u32>, sequences: &[Sequence]) -> Self {
         let mut hasher = blake3::Hasher::new();
         let mut number = |number: u64| {
@@ -65,18 +65,28 @@ pub struct ModelScores {
     pub log_probs: Option<[f64; 2]>,
     /// Of a pair.
     pub displacement: Option<Arc<Displacement>>,
-    /// Of a pair.
-    pub simulation: Option<Arc<Simulation>>,
+    /// Of a pair, with the learning rate of the step.
+    pub simulation: Option<(f64, Arc<Simulation>)>,
+}
+
+/// What is wanted of rows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Wanted {
+    pub needs: Needs,
+    /// The step of a simulation.
+    pub learning_rate: f64,
 }
 
 impl ModelScores {
-    fn gives(&self) -> Needs {
+    /// What they give at this learning rate.
+    fn gives(&self, learning_rate: f64) -> Needs {
         let mut needs = Needs::empty();
         let has_embeddings = self.similarities.is_some() || self.embedding.is_some();
         needs.set(Needs::EMBEDDINGS, has_embeddings);
         needs.set(Needs::LOG_PROBS, self.log_probs.is_some());
         needs.set(Needs::DISPLACEMENT, self.displacement.is_some());
-        needs.set(Needs::SIMULATION, self.simulation.is_some());
+        let simulated = self.simulation.as_ref().map(|(rate, _)| *rate);
+        needs.set(Needs::SIMULATION, simulated == Some(learning_rate));
         needs
     }
 
@@ -97,7 +107,7 @@ impl ModelScores {
         let displacement = self.displacement.as_ref().map_or(0, |of| {
             size_of::<Displacement>() + size_of_val(&of.changes[..])
         });
-        let simulation = self.simulation.as_ref().map_or(0, |of| {
+        let simulation = self.simulation.as_ref().map_or(0, |(_, of)| {
             size_of::<Simulation>() + size_of_val(&of.token_changes[..])
         });
         ENTRY + vectors + displacement + simulation
@@ -188,7 +198,7 @@ impl Memo {
     pub fn scores<E, R: Clone>(
         &self,
         keys: &[Key],
-        needs: Needs,
+        wanted: Wanted,
         most_bytes: usize,
         is_cancelled: &AtomicBool,
         stopped: impl Fn() -> E,
@@ -209,7 +219,7 @@ impl Memo {
             if missing.is_empty() {
                 break;
             }
-            let (claimed, sources) = self.claim(keys, &missing, needs);
+            let (claimed, sources) = self.claim(keys, &missing, wanted);
             let mut mine = Vec::new();
             for (at, source) in missing.into_iter().zip(sources) {
                 match source {
@@ -257,15 +267,15 @@ impl Memo {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn claim(&self, keys: &[Key], wanted: &[usize], needs: Needs) -> (Claimed<'_>, Vec<Source>) {
-        let needs = needs & Needs::MODEL;
+    fn claim(&self, keys: &[Key], rows: &[usize], wanted: Wanted) -> (Claimed<'_>, Vec<Source>) {
+        let needs = wanted.needs & Needs::MODEL;
         let mut state = self.lock();
         let claim = state.claims;
         state.claims = claim.saturating_add(1);
         let mut claimed = Vec::new();
         let mut source = |key: Key| {
             if let Some(scores) = state.entries.get(&key)
-                && scores.gives().contains(needs)
+                && scores.gives(wanted.learning_rate).contains(needs)
             {
                 return Source::Known(scores.clone());
             }
@@ -279,7 +289,7 @@ impl Memo {
                 }
             }
         };
-        let sources = wanted.iter().map(|at| source(keys[*at])).collect();
+        let sources = rows.iter().map(|at| source(keys[*at])).collect();
         drop(state);
         let claimed = Claimed {
             memo: self,
@@ -331,6 +341,13 @@ mod tests {
         Key::new("model", None, &[sequence])
     }
 
+    fn wanted(needs: Needs) -> Wanted {
+        Wanted {
+            needs,
+            learning_rate: 2e-6,
+        }
+    }
+
     fn similar(value: f64) -> ModelScores {
         let similarities = Similarities {
             ches: value,
@@ -365,7 +382,7 @@ mod tests {
             Ok::<_, ()>(())
         };
         let cancelled = AtomicBool::new(false);
-        let answer = memo.scores(&keys, needs, most_bytes, &cancelled, || (), compute);
+        let answer = memo.scores(&keys, wanted(needs), most_bytes, &cancelled, || (), compute);
         let (scores, remembered) = answer.unwrap();
         assert_eq!(remembered, ids.len() - computed.len());
         for (id, scores) in ids.iter().zip(scores) {
@@ -374,9 +391,9 @@ mod tests {
                     assert_eq!(scores.similarities, similar(f64::from(*id)).similarities);
                     assert_eq!(
                         scores.log_probs.is_some(),
-                        scores.gives().contains(Needs::LOG_PROBS)
+                        scores.gives(2e-6).contains(Needs::LOG_PROBS)
                     );
-                    assert!(scores.gives().contains(needs));
+                    assert!(scores.gives(2e-6).contains(needs));
                 }
                 Err(reason) => assert_eq!((*id, reason), (13, "unlucky")),
             }
@@ -399,6 +416,20 @@ mod tests {
         assert_eq!(ask(&memo, &[1], both, 10_000), [1]);
         assert_eq!(ask(&memo, &[1, 2], Needs::LOG_PROBS, 10_000), [2]);
         assert!(ask(&memo, &[1, 2], both, 10_000).is_empty());
+    }
+
+    #[test]
+    fn a_step_of_another_rate_is_another_step() {
+        let simulation = Simulation {
+            changes: [1.0, -1.0],
+            token_changes: Vec::new(),
+        };
+        let scores = ModelScores {
+            simulation: Some((2e-6, Arc::new(simulation))),
+            ..similar(1.0)
+        };
+        assert_eq!(scores.gives(2e-6), Needs::EMBEDDINGS | Needs::SIMULATION);
+        assert_eq!(scores.gives(3e-6), Needs::EMBEDDINGS);
     }
 
     #[test]
@@ -460,7 +491,14 @@ mod tests {
                     Err("dropped")
                 };
                 let keys = [key(1)];
-                memo.scores(&keys, Needs::EMBEDDINGS, 10_000, &cancelled, || "", compute)
+                memo.scores(
+                    &keys,
+                    wanted(Needs::EMBEDDINGS),
+                    10_000,
+                    &cancelled,
+                    || "",
+                    compute,
+                )
             });
             begins.recv().unwrap();
             let second = scope.spawn(|| ask(&memo, &[1], Needs::EMBEDDINGS, 10_000));
@@ -476,7 +514,14 @@ mod tests {
                     Ok::<_, ()>(())
                 };
                 let keys = [key(2)];
-                memo.scores(&keys, Needs::EMBEDDINGS, 10_000, &cancelled, || (), compute)
+                memo.scores(
+                    &keys,
+                    wanted(Needs::EMBEDDINGS),
+                    10_000,
+                    &cancelled,
+                    || (),
+                    compute,
+                )
             });
             begins.recv().unwrap();
             let second = scope.spawn(|| ask(&memo, &[2], Needs::EMBEDDINGS, 10_000));
@@ -488,13 +533,13 @@ mod tests {
     #[test]
     fn waiting_ends_when_the_query_is_dropped() {
         let memo = Memo::default();
-        let (_claimed, _) = memo.claim(&[key(1)], &[0], Needs::EMBEDDINGS);
+        let (_claimed, _) = memo.claim(&[key(1)], &[0], wanted(Needs::EMBEDDINGS));
         let cancelled = AtomicBool::new(true);
         let compute = |_: &[usize], _: &mut dyn FnMut(usize, Result<_, ()>)| Ok(());
         let keys = [key(1)];
         let answer = memo.scores(
             &keys,
-            Needs::EMBEDDINGS,
+            wanted(Needs::EMBEDDINGS),
             1,
             &cancelled,
             || "stopped",

@@ -124,7 +124,7 @@ impl Ches {
     /// By how much `displacement_simulated` moves every weight (`ches.learning_rate`).
     ///
     /// # Errors
-    /// When it is not above zero.
+    /// When it is not above 0 and at most 1.
     pub fn with_learning_rate(self, rate: f64) -> Result<Self> {
         self.with_setting("learning_rate", &rate.to_string())
     }

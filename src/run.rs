@@ -14,7 +14,7 @@ use crate::decoder::{self, Predicted};
 use crate::engine::{Embedding, Group, GroupOutput};
 use crate::format::Format;
 use crate::from_settings::{format, open_model, other, setting};
-use crate::memo::{Key, Memo, ModelScores, Similarities};
+use crate::memo::{Key, Memo, ModelScores, Similarities, Wanted};
 use crate::model::Model;
 use crate::observer::Observer;
 use crate::scheduler::{Answer, Cancelled};
@@ -78,9 +78,9 @@ impl<'a> Run<'a> {
         let encoded = self.encoded(rows, |pair| {
             self.encode(&pair.prompt, [&pair.chosen, &pair.rejected], arguments)
         })?;
-        self.score(encoded, pair_model_scores, |row, scores| {
-            self.pair_scores(row, scores)
-        })
+        let learning_rate = self.job.settings.learning_rate;
+        let keep = |_: &Encoded, output| pair_model_scores(output, learning_rate);
+        self.score(encoded, keep, |row, scores| self.pair_scores(row, scores))
     }
 
     /// Scores prompted responses.
@@ -91,7 +91,8 @@ impl<'a> Run<'a> {
         let encoded = self.encoded(rows, |row| {
             self.encode(&row.prompt, [&row.response], [Argument::Response])
         })?;
-        self.score(encoded, response_model_scores, response_scores)
+        let keep = |row: &Encoded, output| response_model_scores(row, output, self.job.needs);
+        self.score(encoded, keep, response_scores)
     }
 
     /// Rows, tokenized, unless nobody waits for them any more.
@@ -159,7 +160,7 @@ impl<'a> Run<'a> {
     fn score<S>(
         &self,
         rows: Vec<RowResult<Encoded>>,
-        keep: impl Fn(&Encoded, GroupOutput, Needs) -> RowResult<ModelScores>,
+        keep: impl Fn(&Encoded, GroupOutput) -> RowResult<ModelScores>,
         finish: impl Fn(&Encoded, Option<ModelScores>) -> RowResult<S>,
     ) -> Result<Vec<RowResult<S>>, ScorerError> {
         let needs = self.job.needs;
@@ -179,7 +180,7 @@ impl<'a> Run<'a> {
         let compute = |at: &[usize], computed: &mut dyn FnMut(usize, RowResult<ModelScores>)| {
             let rows: Vec<&Encoded> = at.iter().map(|at| running[*at]).collect();
             self.compute(&rows, end_token.clone(), |at, output| {
-                computed(at, output.and_then(|of| keep(rows[at], of, needs)));
+                computed(at, output.and_then(|of| keep(rows[at], of)));
             })
         };
         let scores = match self.job.settings.memo_bytes {
@@ -191,14 +192,16 @@ impl<'a> Run<'a> {
             }
             most_bytes => {
                 let (fingerprint, dtype) = (self.model.fingerprint(), self.model.dtype());
-                let learning_rate = self.job.settings.learning_rate;
-                let of_model = format!("{fingerprint} {} {learning_rate:e}", dtype.as_str());
+                let of_model = format!("{fingerprint} {}", dtype.as_str());
                 let end_token = end_token.clone().ok();
                 let key = |row: &&Encoded| Key::new(&of_model, end_token, &row.sequences);
                 let keys: Vec<Key> = running.iter().map(key).collect();
                 let (scores, remembered) = self.memo.scores(
                     &keys,
-                    needs,
+                    Wanted {
+                        needs,
+                        learning_rate: self.job.settings.learning_rate,
+                    },
                     most_bytes,
                     self.cancelled,
                     || other(Cancelled),
@@ -264,11 +267,17 @@ impl<'a> Run<'a> {
             let of_group = group.tokens();
             if of_group > budget.row_tokens {
                 self.observer.scored(1, tokens(&row.sequences));
-                let reason = format!(
-                    "its {of_group} tokens are more than memory allows at once, {} \
-                     (ches.memory_limit, ches.max_length)",
-                    budget.row_tokens
-                );
+                let reason = match budget.row_tokens {
+                    0 => format!(
+                        "a simulated step takes {} bytes and some for each token, more than memory \
+                         allows (ches.memory_limit)",
+                        self.model.config().step_bytes()
+                    ),
+                    most => format!(
+                        "its {of_group} tokens are more than memory allows at once, {most} \
+                         (ches.memory_limit, ches.max_length)"
+                    ),
+                };
                 computed(number, Err(RowError::of_row(reason)));
             } else {
                 groups.push(group);
@@ -304,7 +313,7 @@ struct Encoded {
     no_score: Option<String>,
 }
 
-fn pair_model_scores(_row: &Encoded, output: GroupOutput, _needs: Needs) -> RowResult<ModelScores> {
+fn pair_model_scores(output: GroupOutput, learning_rate: f64) -> RowResult<ModelScores> {
     let [chosen, rejected] = &output.embeddings[..] else {
         return Err(RowError::of_row("a pair has two sequences"));
     };
@@ -314,8 +323,12 @@ fn pair_model_scores(_row: &Encoded, output: GroupOutput, _needs: Needs) -> RowR
         all_finite(displacement.changes.iter().map(|(_, change)| *change))?;
     }
     if let Some(simulation) = &output.simulation {
-        all_finite(simulation.changes)?;
-        all_finite(simulation.token_changes.iter().map(|(_, change)| *change))?;
+        let changes = simulation.token_changes.iter().map(|(_, change)| *change);
+        if let Some(change) = changes.chain(simulation.changes).find(|x| !x.is_finite()) {
+            return Err(RowError::of_row(format!(
+                "a simulated step (ches.learning_rate) changes log-probabilities by {change}"
+            )));
+        }
     }
     let log_probs = match (chosen.log_prob, rejected.log_prob) {
         (Some(chosen), Some(rejected)) => Some([finite(chosen)?, finite(rejected)?]),
@@ -330,7 +343,7 @@ fn pair_model_scores(_row: &Encoded, output: GroupOutput, _needs: Needs) -> RowR
         log_probs,
         embedding: None,
         displacement: output.displacement.map(Arc::new),
-        simulation: output.simulation.map(Arc::new),
+        simulation: output.simulation.map(|of| (learning_rate, Arc::new(of))),
     })
 }
 
@@ -374,7 +387,7 @@ impl Run<'_> {
         let simulation = model
             .simulation
             .filter(|_| needs.contains(Needs::SIMULATION));
-        scores.simulated = simulation.map(|of| Box::new(self.simulated(&of, targets)));
+        scores.simulated = simulation.map(|(_, of)| Box::new(self.simulated(&of, targets)));
         Ok(scores)
     }
 

@@ -101,11 +101,16 @@ impl TextTokenizer {
             .min_by_key(|(at, token, _)| (*at, std::cmp::Reverse(token.len())))
     }
 
-    /// The text of one token.
+    /// The text of one token, as it is within a text: decoders take a space off a text's beginning.
     pub fn token_text(&self, id: u32) -> String {
-        let decoded = unpanicked(|| self.tokenizer.decode(&[id], false));
-        let decoded = decoded.ok().filter(|text| !text.is_empty());
-        let decoded = decoded.or_else(|| self.tokenizer.id_to_token(id));
+        let decode = |ids: &[u32]| unpanicked(|| self.tokenizer.decode(ids, false)).ok();
+        let decoded = || {
+            let before = self.encode("a", false).ok()?;
+            let whole = decode(&[&before[..], &[id]].concat())?;
+            let text = whole.strip_prefix(&decode(&before)?)?;
+            (!text.is_empty()).then(|| text.to_owned())
+        };
+        let decoded = decoded().or_else(|| self.tokenizer.id_to_token(id));
         decoded.unwrap_or_default()
     }
 

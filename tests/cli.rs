@@ -266,4 +266,13 @@ fn a_report_is_one_page_that_runs_nothing() {
         nowhere.to_str().unwrap(),
     ]);
     assert!(!ok && error.contains("none/page.html"), "{error}");
+    // A query is read, whatever it begins with, and nothing else is run.
+    for statement in ["/* all */ SELECT 1 AS chosen", "DROP TABLE t"] {
+        let arguments = ["-q", "-c", &setup, "report", statement, "-o", page_argument];
+        let (ok, _, error) = run(&arguments);
+        let is_refused = error.contains("needs the columns") || error.contains("DDL not supported");
+        assert!(!ok && is_refused, "{error}");
+    }
+    let files = std::fs::read_dir(folder.path()).unwrap();
+    assert_eq!(files.count(), 1);
 }

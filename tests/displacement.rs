@@ -9,7 +9,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StructArray};
 use datafusion::arrow::datatypes::{Float64Type, Int32Type};
 use datafusion::prelude::SessionContext;
-use datafusion_ches::{Ches, PromptFormat, families};
+use datafusion_ches::{Ches, ModelDtype, PromptFormat, families};
 use serde_json::Value;
 use support::{example_data, golden_lines, lines, model, root, session_with_pairs};
 
@@ -276,4 +276,73 @@ async fn preferring_no_over_never() {
     assert!(worst.is_within(), "{worst:?}");
     // By autograd's own numbers: 30, no better than chance, and 41.
     assert!(agreeing[0] >= 29 && agreeing[1] >= 40, "{agreeing:?}");
+}
+
+/// Tokens are told of as they are in texts, whatever the model was read from.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_decoded() {
+    let gguf = |name: &str| root().join(format!("tests/goldens/gguf/{name}.gguf"));
+    let families = families::architectures().into_iter().map(gguf);
+    let folders = ["llama", "gemma"].map(|family| {
+        let families = root().join("tests/goldens/families");
+        families.join(family).join("model")
+    });
+    for model in families.chain(folders).chain([model().into()]) {
+        let ctx = SessionContext::new();
+        let ches = Ches::new().with_model(model.to_str().unwrap());
+        let ches = ches
+            .with_prompt_format(PromptFormat::Raw)
+            .with_top_tokens(100);
+        ches.register(&ctx).unwrap();
+        let sql = "SELECT displacement('Is it safe?', ' No.', ' Yes, it is.') AS d";
+        let batches = ctx.sql(sql).await.unwrap().collect().await.unwrap();
+        let row = batches[0].column(0).as_struct();
+        let mut tokens = Vec::new();
+        for list in ["gaining", "losing"] {
+            let list = row.column_by_name(list).unwrap().as_list::<i32>().value(0);
+            let texts = list.as_struct().column(0).as_string::<i32>().clone();
+            tokens.extend(texts.iter().flatten().map(str::to_owned));
+        }
+        assert!(tokens.len() > 20, "{}", model.display());
+        assert!(
+            tokens.iter().any(|token| token.starts_with(' ')),
+            "{tokens:?}"
+        );
+        let is_raw = |token: &String| token.contains(['Ġ', '▁', 'Ċ']);
+        assert!(
+            !tokens.iter().any(is_raw),
+            "{}: {tokens:?}",
+            model.display()
+        );
+    }
+}
+
+/// A score is the same whatever else is asked of the row.
+#[tokio::test(flavor = "multi_thread")]
+async fn log_probabilities_do_not_depend_on_predictions() {
+    for family in families::model_types() {
+        let folder = root().join("tests/goldens/families").join(family);
+        for (dtype, bound) in [(ModelDtype::F32, 1e-6), (ModelDtype::Bf16, 0.0)] {
+            let ctx = SessionContext::new();
+            let model = folder.join("model");
+            let ches = Ches::new().with_model(model.to_str().unwrap());
+            let ches = ches.with_dtype(dtype).with_memo_bytes(0);
+            ches.register(&ctx).unwrap();
+            let score =
+                |arguments: &str| format!("preference_scores({arguments})['chosen_logprob']");
+            let arguments = "'The sky is', ' blue today', ' green as grass'";
+            let alone = format!("SELECT {}", score(arguments));
+            let beside = format!("{alone}, displacement({arguments})");
+            let mut found = Vec::new();
+            for sql in [alone, beside] {
+                let batches = ctx.sql(&sql).await.unwrap().collect().await.unwrap();
+                found.push(batches[0].column(0).as_primitive::<Float64Type>().value(0));
+            }
+            let difference = (found[0] - found[1]).abs();
+            assert!(
+                difference <= bound * found[0].abs(),
+                "{family}, {dtype:?}: {found:?}"
+            );
+        }
+    }
 }

@@ -71,10 +71,10 @@ impl DecoderConfig {
             Predicted::Displacement => (of_block, 0),
             Predicted::Step(_) => {
                 let kept = 2 * self.hidden_size + heads;
-                (of_block + self.layers.len() * kept, self.moved_values())
+                (of_block + self.layers.len() * kept, self.step_bytes())
             }
         };
-        let bytes = bytes.saturating_sub(fixed as u64);
+        let bytes = bytes.saturating_sub(fixed);
         let each = 4 * (forward + more) as u64;
         let inner = 4 * (self.inner_width() + self.intermediate_size) as u64;
         let of_tile = (each + inner) * self.mlp_rows() as u64;
@@ -91,12 +91,12 @@ impl DecoderConfig {
         (INNER_VALUES / self.inner_width()).max(1)
     }
 
-    /// Entries of the matrices that a simulated step moves: of every block the output projection of
-    /// attention and those of the MLP.
-    pub(super) fn moved_values(&self) -> usize {
+    /// Bytes that a simulated step takes whatever its tokens: a sign of every entry of the matrices that
+    /// it moves, of every block the output projection of attention and those of the MLP.
+    pub fn step_bytes(&self) -> u64 {
         let of_attention = self.heads * self.head_dim;
         let of_block = of_attention + self.inner_width() + self.intermediate_size;
-        self.layers.len() * of_block * self.hidden_size
+        (self.layers.len() * of_block * self.hidden_size) as u64
     }
 
     /// Width of the projection into the MLP.

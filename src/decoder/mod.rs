@@ -410,13 +410,14 @@ impl Decoder {
         let Hidden { hidden, trace } = self.hidden_states(steps, batch)?;
         let lengths: Vec<usize> = batch.reads.iter().map(|read| read.tokens.len()).collect();
         let sums = steps.sums(&hidden, &lengths)?;
-        let mut is_predicted = vec![false; batch.reads.len()];
-        for prediction in &batch.predictions {
-            is_predicted[prediction.chosen] = true;
-            is_predicted[prediction.rejected] = true;
+        // Those of predicted pairs fall out of their gradients, which are of f32.
+        let fall_out = self.dtype() == DType::F32;
+        let mut is_known = vec![false; batch.reads.len()];
+        for prediction in batch.predictions.iter().filter(|_| fall_out) {
+            is_known[prediction.chosen] = true;
+            is_known[prediction.rejected] = true;
         }
-        // Those of predicted pairs fall out of their gradients.
-        let others = |at: usize| !is_predicted[at];
+        let others = |at: usize| !is_known[at];
         let mut log_probs = self.log_probs(steps, batch, others, &hidden, unembedding)?;
         drop(hidden);
         let mut predictions = Vec::with_capacity(batch.predictions.len());
@@ -425,7 +426,9 @@ impl Decoder {
                 let prediction = &batch.predictions[predictions.len()];
                 let reads = [prediction.chosen, prediction.rejected];
                 for (read, log_prob) in reads.into_iter().zip(displacement.log_probs) {
-                    log_probs[read] = log_prob;
+                    if is_known[read] {
+                        log_probs[read] = log_prob;
+                    }
                 }
                 predictions.push((displacement, simulation));
             }

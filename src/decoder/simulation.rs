@@ -4,13 +4,13 @@
 //! Gradients are those in which every branch of attention is constant. Tokens before the last of the
 //! prompt keep the keys and values that they had.
 
-use candle_core::{DType, Result};
+use candle_core::Result;
 
 use super::displacement::{BlockGradients, Displacement};
 use super::gradient_steps::{GradientSteps, PairRows};
 use super::steps::Heads;
 use super::trace::{BlockTrace, Trace};
-use super::{Alone, Decoder, Linear, PackedBatch, Queries, of_normed};
+use super::{Alone, Decoder, Linear, Queries, of_normed};
 
 /// The simulated effect of a step on a pair, nats. Of two numbers the first is of the chosen
 /// response.
@@ -106,15 +106,8 @@ impl Decoder {
         unembedding: &Linear,
     ) -> Result<Simulation> {
         let tokens = displacement.changes.iter().map(|(token, _)| *token);
-        let before = if self.is_packed() && self.dtype() == DType::F32 {
-            let read = Queries::read(&alone.batch).tokens();
-            let read = read.iter().map(|token| alone.tokens[*token as usize]);
-            let hidden = steps.select(&trace.output, &trace.rows.read.rows(read))?;
-            self.read_responses(steps, &alone.batch, &hidden, unembedding)?
-        } else {
-            // By the arithmetic of the step, so that nothing else differs.
-            self.responses(steps, trace, alone, signs, 0.0, unembedding)?
-        };
+        // Both by the same arithmetic, so that nothing but the step differs.
+        let before = self.responses(steps, trace, alone, signs, 0.0, unembedding)?;
         let after = self.responses(steps, trace, alone, signs, alone.step, unembedding)?;
         let [[chosen, rejected], [chosen_before, rejected_before]] =
             [&after, &before].map(|of| of.log_probs);
@@ -195,24 +188,13 @@ impl Decoder {
             let branch = steps.linear_moved(&inner, &block.down, &signs.down, step)?;
             hidden = steps.sum(&after, branch, block.mlp_post_norm.as_ref())?;
         }
-        self.read_responses(steps, batch, &hidden, unembedding)
-    }
-
-    /// What is read of the responses of a pair, whose rows the last block gives.
-    fn read_responses<S: GradientSteps>(
-        &self,
-        steps: &S,
-        batch: &PackedBatch,
-        hidden: &S::Rows,
-        unembedding: &Linear,
-    ) -> Result<Responses> {
         let mut row_of = vec![0; batch.tokens.len()];
-        for (row, token) in (0..).zip(Queries::read(batch).tokens()) {
-            row_of[token as usize] = row;
+        for (row, token) in (0..).zip(&read) {
+            row_of[*token as usize] = row;
         }
         let reads = batch.reads.iter().flat_map(|read| &read.tokens);
         let reads: Vec<u32> = reads.map(|token| row_of[*token as usize]).collect();
-        let hidden = steps.select(hidden, &reads)?;
+        let hidden = steps.select(&hidden, &reads)?;
         let hidden = steps.normed(&hidden, &self.weights.final_norm)?;
         let log_probs = self.log_probs(steps, batch, |_| true, &hidden, unembedding)?;
         let first = steps.part(&hidden, 0..1)?;

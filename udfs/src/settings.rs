@@ -199,7 +199,7 @@ impl ChesSettings {
             "memo_bytes" => self.memo_bytes = number(key, value)?,
             "memory_limit" => self.memory_limit = number(key, value)?,
             "top_tokens" => self.top_tokens = number(key, value)?,
-            "learning_rate" => self.learning_rate = positive(key, value)?,
+            "learning_rate" => self.learning_rate = step(key, value)?,
             _ => {
                 let keys = KEYS.map(|(key, _)| key).join(", ");
                 return Err(DataFusionError::Configuration(format!(
@@ -246,10 +246,12 @@ fn number<T: FromStr>(key: &str, value: &str) -> Result<T> {
         .or_else(|_| refuse(key, value, "a whole number from 0"))
 }
 
-fn positive(key: &str, value: &str) -> Result<f64> {
-    let number = value.trim().parse().ok();
-    let number = number.filter(|number: &f64| number.is_normal() && *number > 0.0);
-    number.map_or_else(|| refuse(key, value, "a number above 0, such as 2e-6"), Ok)
+/// A step by which f32 weights can move.
+fn step(key: &str, value: &str) -> Result<f64> {
+    let is_step = |step: &f64| (*step as f32).is_normal() && (0.0..=1.0).contains(step);
+    let step = value.trim().parse().ok().filter(is_step);
+    let accepted = "a number above 0 and at most 1, such as 2e-6";
+    step.map_or_else(|| refuse(key, value, accepted), Ok)
 }
 
 fn word<T: Words>(key: &str, value: &str) -> Result<T> {

@@ -8,6 +8,7 @@ use arrow::datatypes::{Float64Type, Int32Type, Schema};
 use ches_udfs::{PairReader, PreferencePair, Text, Turn};
 use datafusion::common::{exec_datafusion_err, plan_err};
 use datafusion::error::Result;
+use datafusion::execution::context::SQLOptions;
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::StreamExt;
 
@@ -32,8 +33,8 @@ pub async fn collect(ctx: &SessionContext, source: &str) -> Result<ReportData> {
     if !columns.ends_with(&COLUMNS[1..]) {
         let found: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
         return plan_err!(
-            "a report needs the columns chosen and rejected, and prompt unless they repeat it; \
-             '{source}' has {}. Give a query that names them, such as SELECT question AS prompt, \
+            "a report needs the columns chosen and rejected, in lower case, and prompt unless they \
+             repeat it; '{source}' has {}. Give a query that names them, such as SELECT question AS prompt, \
              good AS chosen, bad AS rejected FROM pairs",
             found.join(", ")
         );
@@ -68,17 +69,13 @@ pub async fn collect(ctx: &SessionContext, source: &str) -> Result<ReportData> {
 
 /// The rows of a query, of a table by its name, or of a file or URL.
 async fn rows_of(ctx: &SessionContext, source: &str) -> Result<DataFrame> {
-    let first_word: String = source
-        .trim_start_matches(|c: char| c.is_whitespace() || c == '(')
-        .chars()
-        .take_while(|c| c.is_ascii_alphabetic())
-        .collect();
-    if ["select", "with", "values", "table", "from"]
-        .iter()
-        .any(|word| first_word.eq_ignore_ascii_case(word))
-        && source.contains(char::is_whitespace)
-    {
-        return ctx.sql(source).await;
+    let dialect = ctx.copied_config().options().sql_parser.dialect;
+    if ctx.state().sql_to_statement(source, &dialect).is_ok() {
+        let queries_only = SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(false)
+            .with_allow_statements(false);
+        return ctx.sql_with_options(source, queries_only).await;
     }
     let is_name = source
         .chars()

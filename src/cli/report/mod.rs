@@ -10,7 +10,8 @@ mod statistics;
 mod synthetic;
 mod text;
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::{DataFusionError, Result};
@@ -24,6 +25,8 @@ use page::page;
 /// # Errors
 /// When it cannot be read or scored, or the file cannot be written.
 pub async fn write(ctx: &SessionContext, source: &str, file: &Path) -> Result<()> {
+    // Scoring may take a night: the page's place is tried first, and taken when the page is whole.
+    let unfinished = Unfinished::create(file)?;
     // Rows keep their numbers, and one that fails is counted with its reason.
     for (key, value) in [
         ("datafusion.execution.target_partitions", "1"),
@@ -34,7 +37,40 @@ pub async fn write(ctx: &SessionContext, source: &str, file: &Path) -> Result<()
     }
     let data = collect::collect(ctx, source).await?;
     let page = page(&data).map_err(|error| DataFusionError::External(Box::new(error)))?;
-    std::fs::write(file, page).map_err(|error| exec_datafusion_err!("{}: {error}", file.display()))
+    unfinished.finish(&page)
+}
+
+/// A file beside the one that is written, which it becomes; removed if it does not.
+struct Unfinished<'a> {
+    file: &'a Path,
+    part: PathBuf,
+}
+
+impl<'a> Unfinished<'a> {
+    fn create(file: &'a Path) -> Result<Self> {
+        let mut part = file.as_os_str().to_owned();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        let refuse = |reason: String| exec_datafusion_err!("{}: {reason}", file.display());
+        if file.is_dir() {
+            return Err(refuse("is a directory; accepted: a file".into()));
+        }
+        File::create(&part).map_err(|error| refuse(error.to_string()))?;
+        Ok(Self { file, part })
+    }
+
+    fn finish(self, text: &str) -> Result<()> {
+        let written = std::fs::write(&self.part, text);
+        let written = written.and_then(|()| std::fs::rename(&self.part, self.file));
+        written.map_err(|error| exec_datafusion_err!("{}: {error}", self.file.display()))
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        // Gone, if it was finished.
+        let _ = std::fs::remove_file(&self.part);
+    }
 }
 
 /// The scores of one row, as `preference_scores` and `displacement` give them.

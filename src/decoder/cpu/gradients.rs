@@ -12,6 +12,7 @@ use super::softmax::{exponentials_from, highest, soft_cap};
 use super::vectorised::vectorised;
 use super::{Cpu, Rows, each_part, product_of, rows, with_norm, with_numbers};
 use crate::decoder::gradient_steps::{GradientSteps, PairRows, Products};
+use crate::decoder::steps::Steps;
 use crate::decoder::{Linear, Matrix, Norm};
 
 /// So many hidden states are unembedded at once.
@@ -187,6 +188,10 @@ impl GradientSteps for Cpu<'_> {
     }
 
     fn linear_moved(&self, rows: &Rows, linear: &Linear, signs: &Signs, step: f64) -> Result<Rows> {
+        let is_laid_out = matches!(&linear.weight, Matrix::Packed(packed) if packed.is_f32());
+        if step == 0.0 && is_laid_out {
+            return self.linear(rows, linear);
+        }
         let laid_out;
         let packed = match &linear.weight {
             Matrix::Packed(packed) => packed,
