@@ -188,8 +188,7 @@ impl GradientSteps for Cpu<'_> {
     }
 
     fn linear_moved(&self, rows: &Rows, linear: &Linear, signs: &Signs, step: f64) -> Result<Rows> {
-        let is_laid_out = matches!(&linear.weight, Matrix::Packed(packed) if packed.is_f32());
-        if step == 0.0 && is_laid_out {
+        if step == 0.0 && matches!(&linear.weight, Matrix::Packed(_)) {
             return self.linear(rows, linear);
         }
         let laid_out;
@@ -205,32 +204,20 @@ impl GradientSteps for Cpu<'_> {
                 &laid_out
             }
         };
-        let (count, width) = (rows.values.len() / rows.width, packed.outputs());
+        let width = packed.outputs();
         if signs.panels.len() != width.div_ceil(COLUMNS) {
             bail!("signs of another matrix");
         }
-        let of_panel = |(number, signs): (usize, &Vec<i8>)| {
-            let mut panel = packed.panel(number).into_owned();
+        let mut values = packed.product_by_panels(&rows.values, |number, panel| {
+            let panel = panel.to_mut();
             vectorised(
                 #[inline(always)]
                 || {
-                    for (weight, sign) in panel.iter_mut().zip(signs) {
+                    for (weight, sign) in panel.iter_mut().zip(&signs.panels[number]) {
                         *weight += step as f32 * f32::from(*sign);
                     }
                 },
             );
-            let mut out = vec![0.0; count * COLUMNS];
-            panel_product(&rows.values, rows.width, &panel, &mut out);
-            out
-        };
-        let panels = signs.panels.par_iter().enumerate();
-        let panels: Vec<Vec<f32>> = panels.map(of_panel).collect();
-        let mut values = vec![0.0; count * width];
-        let out_rows = values.par_chunks_exact_mut(width).enumerate();
-        out_rows.for_each(|(row, out)| {
-            for (out, panel) in out.chunks_mut(COLUMNS).zip(&panels) {
-                out.copy_from_slice(&panel[row * COLUMNS..][..out.len()]);
-            }
         });
         if let Some(bias) = &linear.bias {
             with_numbers(&super::in_f32(bias)?, |bias| {

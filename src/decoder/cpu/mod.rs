@@ -269,7 +269,12 @@ fn product_of(rows: &Rows, weight: &Matrix, is_exact: bool) -> Result<Rows> {
                 width: packed.outputs(),
             });
         }
-        Matrix::Packed(packed) => packed.outputs(),
+        Matrix::Packed(packed) => {
+            return Ok(Rows {
+                values: packed.product_by_panels(&rows.values, |_, _| ()),
+                width: packed.outputs(),
+            });
+        }
         Matrix::Dense(weight) => weight.dim(0)?,
         Matrix::Quantised(pieces) => pieces.iter().map(|piece| piece.shape().dims()[0]).sum(),
     };

@@ -13,6 +13,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::matmul::{View, ViewMut, product};
+use super::vectorised::vectorised;
 
 /// Outputs of a panel: three vector registers of f32.
 pub const COLUMNS: usize = 3 * LANES;
@@ -213,19 +214,53 @@ impl Packed {
         match &self.0 {
             Either::F32(matrix) => Cow::Borrowed(matrix.panel(number)),
             Either::Bf16(matrix) => {
-                let pairs = matrix.panel(number).chunks_exact(2 * COLUMNS);
-                let of_pair = |pair: &[bf16]| {
-                    let of_input = |input: usize| {
-                        let numbers = pair.iter().skip(input).step_by(2);
-                        numbers.map(|x| x.to_f32()).collect::<Vec<_>>()
-                    };
-                    [of_input(0), of_input(1)].concat()
-                };
-                let mut panel: Vec<f32> = pairs.flat_map(of_pair).collect();
+                let pairs = matrix.panel(number);
+                let mut panel = vec![0.0; pairs.len()];
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        let (pairs, _) = pairs.as_chunks::<{ 2 * COLUMNS }>();
+                        let (out, _) = panel.as_chunks_mut::<{ 2 * COLUMNS }>();
+                        for (out, pair) in out.iter_mut().zip(pairs) {
+                            for column in 0..COLUMNS {
+                                out[column] = widened(pair[2 * column]);
+                                out[COLUMNS + column] = widened(pair[2 * column + 1]);
+                            }
+                        }
+                    },
+                );
                 panel.truncate(matrix.inputs * COLUMNS);
                 Cow::Owned(panel)
             }
         }
+    }
+
+    /// `rows · matrixᵀ`, `(count, outputs)`, in f32 by panels that `change` may change first, given their
+    /// numbers.
+    pub fn product_by_panels(
+        &self,
+        rows: &[f32],
+        change: impl Fn(usize, &mut Cow<[f32]>) + Sync,
+    ) -> Vec<f32> {
+        let (inputs, outputs) = (self.inputs(), self.outputs());
+        let count = rows.len() / inputs;
+        let of_panel = |number: usize| {
+            let mut panel = self.panel(number);
+            change(number, &mut panel);
+            let mut out = vec![0.0; count * COLUMNS];
+            panel_product(rows, inputs, &panel, &mut out);
+            out
+        };
+        let panels = (0..outputs.div_ceil(COLUMNS)).into_par_iter();
+        let panels: Vec<Vec<f32>> = panels.map(of_panel).collect();
+        let mut values = vec![0.0; count * outputs];
+        let out_rows = values.par_chunks_exact_mut(outputs).enumerate();
+        out_rows.for_each(|(row, out)| {
+            for (out, panel) in out.chunks_mut(COLUMNS).zip(&panels) {
+                out.copy_from_slice(&panel[row * COLUMNS..][..out.len()]);
+            }
+        });
+        values
     }
 
     /// All panels, in runs of about so many numbers.
@@ -253,6 +288,12 @@ impl Packed {
         });
         rows
     }
+}
+
+/// A bf16 as f32, without a look at what it is.
+#[inline(always)]
+fn widened(number: bf16) -> f32 {
+    f32::from_bits(u32::from(number.to_bits()) << 16)
 }
 
 /// Rows of `inner` numbers times a panel, `(inner, COLUMNS)`, on the caller's thread: sums up as
