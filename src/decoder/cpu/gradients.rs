@@ -173,8 +173,8 @@ impl GradientSteps for Cpu<'_> {
         let both = OneSide::new(inputs, [chosen.clone(), rejected.clone()]);
         let parts = [(chosen, 1.0), (rejected, -1.0)];
         let panels = 0..gradients.width.div_ceil(COLUMNS);
-        let signs = |panel: usize| {
-            let difference = both.panel(gradients, panel, &parts);
+        let signs = |difference: &mut Vec<f32>, panel: usize| {
+            both.write_panel(gradients, panel, &parts, difference);
             vectorised(
                 #[inline(always)]
                 || {
@@ -183,7 +183,7 @@ impl GradientSteps for Cpu<'_> {
                 },
             )
         };
-        let panels = panels.into_par_iter().map(signs).collect();
+        let panels = panels.into_par_iter().map_init(Vec::new, signs).collect();
         Ok(Signs { panels })
     }
 
@@ -209,7 +209,6 @@ impl GradientSteps for Cpu<'_> {
             bail!("signs of another matrix");
         }
         let mut values = packed.product_by_panels(&rows.values, |number, panel| {
-            let panel = panel.to_mut();
             vectorised(
                 #[inline(always)]
                 || {
@@ -370,14 +369,27 @@ impl OneSide {
         }
     }
 
-    /// One panel of the matrix's gradient, `(inputs, COLUMNS)`: the sum over the rows of these
-    /// ranges, each times its factor.
+    /// One panel of the matrix's gradient.
     fn panel(
         &self,
         gradients: &Rows,
         panel: usize,
         ranges: &[(std::ops::Range<usize>, f32)],
     ) -> Vec<f32> {
+        let mut out = Vec::new();
+        self.write_panel(gradients, panel, ranges, &mut out);
+        out
+    }
+
+    /// Makes `out` one panel of the matrix's gradient, `(inputs, COLUMNS)`: the sum over the rows of
+    /// these ranges, each times its factor.
+    fn write_panel(
+        &self,
+        gradients: &Rows,
+        panel: usize,
+        ranges: &[(std::ops::Range<usize>, f32)],
+        out: &mut Vec<f32>,
+    ) {
         let columns = panel * COLUMNS..gradients.width.min((panel + 1) * COLUMNS);
         let mut of_rows = vec![0.0; self.rows * COLUMNS];
         let rows = ranges
@@ -390,9 +402,8 @@ impl OneSide {
             }
         }
         let inputs = self.inputs.len() / self.rows.max(1);
-        let mut out = vec![0.0; inputs * COLUMNS];
-        panel_product(&self.inputs, self.rows, &of_rows, &mut out);
-        out
+        out.resize(inputs * COLUMNS, 0.0);
+        panel_product(&self.inputs, self.rows, &of_rows, out);
     }
 }
 

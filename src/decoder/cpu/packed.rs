@@ -240,19 +240,21 @@ impl Packed {
     pub fn product_by_panels(
         &self,
         rows: &[f32],
-        change: impl Fn(usize, &mut Cow<[f32]>) + Sync,
+        change: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Vec<f32> {
         let (inputs, outputs) = (self.inputs(), self.outputs());
         let count = rows.len() / inputs;
-        let of_panel = |number: usize| {
-            let mut panel = self.panel(number);
-            change(number, &mut panel);
+        // A panel's memory is taken again for the next: fresh memory costs as much as the work.
+        let of_panel = |panel: &mut Vec<f32>, number: usize| {
+            panel.clear();
+            panel.extend_from_slice(&self.panel(number));
+            change(number, panel);
             let mut out = vec![0.0; count * COLUMNS];
-            panel_product(rows, inputs, &panel, &mut out);
+            panel_product(rows, inputs, panel, &mut out);
             out
         };
         let panels = (0..outputs.div_ceil(COLUMNS)).into_par_iter();
-        let panels: Vec<Vec<f32>> = panels.map(of_panel).collect();
+        let panels: Vec<Vec<f32>> = panels.map_init(Vec::new, of_panel).collect();
         let mut values = vec![0.0; count * outputs];
         let out_rows = values.par_chunks_exact_mut(outputs).enumerate();
         out_rows.for_each(|(row, out)| {
