@@ -380,26 +380,30 @@ impl Decoder {
         steps.normed_along(output, moved, &self.weights.final_norm)
     }
 
-    /// How `ln p` of the likeliest tokens and of some others moves when logits do.
-    fn token_changes(&self, logits: &[f32], moves: &[f32], others: [u32; 2]) -> Vec<(u32, f64)> {
-        let capped = |logit: f32| match self.config.logit_cap {
+    /// A logit, bent by the soft cap if there is one, and the slope there.
+    pub(super) fn capped(&self, logit: f32) -> (f64, f64) {
+        match self.config.logit_cap {
             None => (f64::from(logit), 1.0),
             Some(cap) => {
                 let bent = (f64::from(logit) / cap).tanh();
                 (cap * bent, 1.0 - bent * bent)
             }
-        };
+        }
+    }
+
+    /// How `ln p` of the likeliest tokens and of some others moves when logits do.
+    fn token_changes(&self, logits: &[f32], moves: &[f32], others: [u32; 2]) -> Vec<(u32, f64)> {
         let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let highest = capped(highest).0;
+        let highest = self.capped(highest).0;
         let (mut sum, mut mean) = (0.0, 0.0);
         for (logit, moved) in logits.iter().zip(moves) {
-            let (logit, slope) = capped(*logit);
+            let (logit, slope) = self.capped(*logit);
             let weight = (logit - highest).exp();
             sum += weight;
             mean += weight * slope * f64::from(*moved);
         }
         let change = |token: u32| {
-            let (_, slope) = capped(logits[token as usize]);
+            let (_, slope) = self.capped(logits[token as usize]);
             let moved = slope * f64::from(moves[token as usize]);
             (token, moved - mean / sum)
         };

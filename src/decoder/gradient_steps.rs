@@ -59,6 +59,9 @@ pub(super) trait GradientSteps: Steps + Sized {
     fn product(&self, rows: &Self::Rows, linear: &Linear) -> Result<Self::Rows>;
 
     /// `ln p(target)` at each hidden state, nats, and its gradient with respect to that state.
+    ///
+    /// The vocabulary is met in parts: what is exponentiated is relative to the highest logit so far,
+    /// and what is summed up is scaled down when a higher one comes.
     fn unembedded(
         &self,
         hidden: &Self::Rows,

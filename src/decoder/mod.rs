@@ -32,7 +32,7 @@ use rope::Rope;
 pub use simulation::Simulation;
 use steps::{Heads, Steps, Sums};
 use tensors::Tensors;
-use trace::{BlockTrace, Keep, Trace, TraceRows};
+use trace::{BlockTrace, Keep, Tokens, Trace, TraceRows};
 
 /// So many logits are formed at once.
 const LOGIT_VALUES: usize = 1 << 23;
@@ -128,6 +128,17 @@ pub struct Block {
     pub mlp_post_norm: Option<Norm>,
 }
 
+impl Block {
+    /// What becomes of its queries and keys.
+    fn heads<'a, A>(&'a self, layer: &LayerConfig, angles: &'a [A]) -> Heads<'a, A> {
+        Heads {
+            query_norm: self.query_norm.as_ref(),
+            key_norm: self.key_norm.as_ref(),
+            angles: layer.rope.map(|rope| &angles[rope]),
+        }
+    }
+}
+
 /// All weights of a model.
 #[derive(Debug)]
 pub struct Weights {
@@ -165,6 +176,15 @@ pub enum Predicted {
     Displacement,
     /// These, and the effect of one step of this learning rate.
     Step(f64),
+}
+
+impl PackedBatch {
+    /// The tokens that are read, of one read after another.
+    fn read_tokens(&self) -> impl Iterator<Item = u32> {
+        self.reads
+            .iter()
+            .flat_map(|read| read.tokens.iter().copied())
+    }
 }
 
 /// A pair of which the effect of training is predicted.
@@ -483,6 +503,12 @@ impl Decoder {
         (LOGIT_VALUES / self.config.vocab_size).max(1)
     }
 
+    /// Cosines and sines of a batch's positions, of each rotary embedding.
+    fn angles<S: Steps>(&self, steps: &S, batch: &PackedBatch) -> Result<Vec<S::Angles>> {
+        let angles = self.ropes.iter().map(|rope| steps.angles(rope.at(batch)));
+        angles.collect()
+    }
+
     /// How one block attends.
     fn attention(&self, layer: &LayerConfig) -> Attention {
         Attention {
@@ -498,17 +524,12 @@ impl Decoder {
         let kept_rows = (keep > Keep::Nothing).then(|| TraceRows::of(batch));
         let mut kept = Vec::new();
         let mut hidden = steps.embed(&self.weights.embedding, &batch.tokens)?;
-        let angles = self.ropes.iter().map(|rope| steps.angles(rope.at(batch)));
-        let angles = angles.collect::<Result<Vec<_>>>()?;
+        let angles = self.angles(steps, batch)?;
         let mut queries = Queries::all(batch);
         let mut pattern = steps.pattern(&batch.segments, &queries.0)?;
         let layers = self.weights.blocks.iter().zip(&self.config.layers);
         for (number, (block, layer)) in layers.enumerate() {
-            let heads = Heads {
-                query_norm: block.query_norm.as_ref(),
-                key_norm: block.key_norm.as_ref(),
-                angles: layer.rope.map(|rope| &angles[rope]),
-            };
+            let heads = block.heads(layer, &angles);
             let is_last = number + 1 == self.config.layers.len();
             let qkv = of_normed(steps, &hidden, block.attention_norm.as_ref(), &block.qkv)?;
             let held_qkv = match &kept_rows {
@@ -549,13 +570,8 @@ impl Decoder {
             let down = self.mlp(steps, block, read_by_mlp, queries.len())?;
             hidden = steps.sum(&after, down, block.mlp_post_norm.as_ref())?;
         }
-        let mut row_of = vec![0; batch.tokens.len()];
-        for (row, token) in (0..).zip(queries.tokens()) {
-            row_of[token as usize] = row;
-        }
-        let read = batch.reads.iter().flat_map(|read| &read.tokens);
-        let read: Vec<u32> = read.map(|token| row_of[*token as usize]).collect();
-        let read = steps.select(&hidden, &read)?;
+        let rows = Tokens::new(batch, queries.tokens());
+        let read = steps.select(&hidden, &rows.rows(batch.read_tokens()))?;
         let normed = steps.normed(&read, &self.weights.final_norm)?;
         let trace = kept_rows.map(|rows| Trace {
             blocks: kept,

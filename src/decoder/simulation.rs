@@ -8,8 +8,7 @@ use candle_core::Result;
 
 use super::displacement::{BlockGradients, Displacement};
 use super::gradient_steps::{GradientSteps, PairRows};
-use super::steps::Heads;
-use super::trace::{BlockTrace, Trace};
+use super::trace::{BlockTrace, Tokens, Trace};
 use super::{Alone, Decoder, Linear, Queries, of_normed};
 
 /// The simulated effect of a step on a pair, nats. Of two numbers the first is of the chosen
@@ -111,9 +110,8 @@ impl Decoder {
         let after = self.responses(steps, trace, alone, signs, alone.step, unembedding)?;
         let [[chosen, rejected], [chosen_before, rejected_before]] =
             [&after, &before].map(|of| of.log_probs);
-        let highest = |logits: &[f64]| logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let log_sum = |logits: &[f64]| {
-            let highest = highest(logits);
+            let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let sum: f64 = logits.iter().map(|logit| (logit - highest).exp()).sum();
             highest + sum.ln()
         };
@@ -145,26 +143,19 @@ impl Decoder {
         let held = unread.iter().map(|token| alone.tokens[*token as usize]);
         let held = trace.rows.held.rows(held);
         // Where the packed tokens are when the held ones come first.
-        let mut order = vec![0; batch.tokens.len()];
-        for (row, token) in (0..).zip(unread.iter().chain(&read)) {
-            order[*token as usize] = row;
-        }
+        let order = Tokens::new(batch, unread.iter().chain(&read).copied().collect());
+        let order = order.rows(0..batch.tokens.len() as u32);
         let ids: Vec<u32> = read
             .iter()
             .map(|token| batch.tokens[*token as usize])
             .collect();
         let mut hidden = steps.embed(&self.weights.embedding, &ids)?;
-        let angles = self.ropes.iter().map(|rope| steps.angles(rope.at(batch)));
-        let angles = angles.collect::<Result<Vec<_>>>()?;
+        let angles = self.angles(steps, batch)?;
         let pattern = steps.pattern(&batch.segments, &queries.0)?;
         let blocks = self.weights.blocks.iter().zip(&self.config.layers);
         let kept = trace.blocks.iter().zip(signs.iter().rev());
         for ((block, layer), (kept, signs)) in blocks.zip(kept) {
-            let heads = Heads {
-                query_norm: block.query_norm.as_ref(),
-                key_norm: block.key_norm.as_ref(),
-                angles: layer.rope.map(|rope| &angles[rope]),
-            };
+            let heads = block.heads(layer, &angles);
             let mut qkv = of_normed(steps, &hidden, block.attention_norm.as_ref(), &block.qkv)?;
             if let Some(before) = kept.qkv.as_ref().filter(|_| !held.is_empty()) {
                 let all = steps.stack(vec![steps.select(before, &held)?, qkv])?;
@@ -188,24 +179,15 @@ impl Decoder {
             let branch = steps.linear_moved(&inner, &block.down, &signs.down, step)?;
             hidden = steps.sum(&after, branch, block.mlp_post_norm.as_ref())?;
         }
-        let mut row_of = vec![0; batch.tokens.len()];
-        for (row, token) in (0..).zip(&read) {
-            row_of[*token as usize] = row;
-        }
-        let reads = batch.reads.iter().flat_map(|read| &read.tokens);
-        let reads: Vec<u32> = reads.map(|token| row_of[*token as usize]).collect();
-        let hidden = steps.select(&hidden, &reads)?;
+        let rows = Tokens::new(batch, read);
+        let hidden = steps.select(&hidden, &rows.rows(batch.read_tokens()))?;
         let hidden = steps.normed(&hidden, &self.weights.final_norm)?;
         let log_probs = self.log_probs(steps, batch, |_| true, &hidden, unembedding)?;
         let first = steps.part(&hidden, 0..1)?;
         let logits = steps.to_host(&steps.linear(&first, unembedding)?)?;
-        let cap = |logit: f32| match self.config.logit_cap {
-            None => f64::from(logit),
-            Some(cap) => cap * (f64::from(logit) / cap).tanh(),
-        };
         Ok(Responses {
             log_probs: [log_probs[0], log_probs[1]],
-            logits: logits.into_iter().map(cap).collect(),
+            logits: logits.into_iter().map(|x| self.capped(x).0).collect(),
         })
     }
 }

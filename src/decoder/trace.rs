@@ -59,16 +59,15 @@ pub(super) struct Trace<R> {
     pub rows: TraceRows,
 }
 
-/// Some of a batch's tokens, each a row.
+/// Some of a batch's tokens, each a row, in this order.
 #[derive(Debug)]
 pub(super) struct Tokens {
-    /// The tokens, in the batch's order.
     pub tokens: Vec<u32>,
     row_of: Vec<u32>,
 }
 
 impl Tokens {
-    fn new(batch: &PackedBatch, tokens: Vec<u32>) -> Self {
+    pub fn new(batch: &PackedBatch, tokens: Vec<u32>) -> Self {
         let mut row_of = vec![0; batch.tokens.len()];
         for (row, token) in (0..).zip(&tokens) {
             row_of[*token as usize] = row;

@@ -140,7 +140,7 @@ impl Collected {
                 batch.num_columns()
             ));
         };
-        let (scores, rates) = (Row::new(scores.as_struct()), Row::new(rates.as_struct()));
+        let (scores, rates) = (Row(scores.as_struct()), Row(rates.as_struct()));
         for row in 0..batch.num_rows() {
             self.rows += 1;
             let Some(scored) = scored(&scores, &rates, row) else {
@@ -243,10 +243,6 @@ impl Worst {
 struct Row<'a>(&'a StructArray);
 
 impl<'a> Row<'a> {
-    fn new(structs: &'a StructArray) -> Self {
-        Self(structs)
-    }
-
     fn field(&self, name: &str, row: usize) -> Option<&'a dyn Array> {
         let column = self.0.column_by_name(name)?;
         (self.0.is_valid(row) && column.is_valid(row)).then_some(&**column)
@@ -279,7 +275,7 @@ impl<'a> Row<'a> {
             return Vec::new();
         };
         let tokens = list.value(row);
-        let tokens = Row::new(tokens.as_struct());
+        let tokens = Row(tokens.as_struct());
         let token = |at| Some((tokens.text("token", at)?, tokens.number("change", at)?));
         (0..tokens.0.len()).filter_map(token).collect()
     }

@@ -3,6 +3,8 @@
 //! Gradients of a matrix are formed in panels of some of its outputs, transposed: `(inputs, COLUMNS)`.
 //! A panel is reduced, or its signs kept, and dropped.
 
+use std::ops::Range;
+
 use candle_core::{Result, bail};
 use rayon::prelude::*;
 
@@ -10,7 +12,7 @@ use super::matmul::{View, ViewMut, product, product_transposed};
 use super::packed::{COLUMNS, Packed, panel_product};
 use super::softmax::{exponentials_from, highest, soft_cap};
 use super::vectorised::vectorised;
-use super::{Cpu, Rows, each_part, product_of, rows, with_norm, with_numbers};
+use super::{Cpu, Rows, add_bias, each_part, product_of, rows, with_norm};
 use crate::decoder::gradient_steps::{GradientSteps, PairRows, Products};
 use crate::decoder::steps::Steps;
 use crate::decoder::{Linear, Matrix, Norm};
@@ -208,7 +210,7 @@ impl GradientSteps for Cpu<'_> {
         if signs.panels.len() != width.div_ceil(COLUMNS) {
             bail!("signs of another matrix");
         }
-        let mut values = packed.product_by_panels(&rows.values, |number, panel| {
+        let values = packed.product_by_panels(&rows.values, |number, panel| {
             vectorised(
                 #[inline(always)]
                 || {
@@ -218,20 +220,14 @@ impl GradientSteps for Cpu<'_> {
                 },
             );
         });
-        if let Some(bias) = &linear.bias {
-            with_numbers(&super::in_f32(bias)?, |bias| {
-                rows::add_to_each(&mut values, bias);
-                Ok(())
-            })?;
-        }
-        Ok(Rows { values, width })
+        let mut out = Rows { values, width };
+        add_bias(&mut out, linear)?;
+        Ok(out)
     }
 }
 
 impl Cpu<'_> {
-    /// As [`GradientSteps::unembedded`], of few enough rows. The vocabulary is met in parts: what is
-    /// exponentiated is relative to the highest logit so far, and what is summed up is scaled
-    /// down when a higher one comes.
+    /// As [`GradientSteps::unembedded`], of few enough rows.
     fn unembedded_part(
         &self,
         hidden: &[f32],
@@ -354,8 +350,8 @@ struct OneSide {
 }
 
 impl OneSide {
-    fn new<const N: usize>(inputs: &Rows, ranges: [std::ops::Range<usize>; N]) -> Self {
-        let rows: usize = ranges.iter().map(std::ops::Range::len).sum();
+    fn new<const N: usize>(inputs: &Rows, ranges: [Range<usize>; N]) -> Self {
+        let rows: usize = ranges.iter().map(Range::len).sum();
         let mut transposed = vec![0.0; rows * inputs.width];
         for (to, from) in ranges.into_iter().flatten().enumerate() {
             let row = &inputs.values[from * inputs.width..(from + 1) * inputs.width];
@@ -370,12 +366,7 @@ impl OneSide {
     }
 
     /// One panel of the matrix's gradient.
-    fn panel(
-        &self,
-        gradients: &Rows,
-        panel: usize,
-        ranges: &[(std::ops::Range<usize>, f32)],
-    ) -> Vec<f32> {
+    fn panel(&self, gradients: &Rows, panel: usize, ranges: &[(Range<usize>, f32)]) -> Vec<f32> {
         let mut out = Vec::new();
         self.write_panel(gradients, panel, ranges, &mut out);
         out
@@ -387,7 +378,7 @@ impl OneSide {
         &self,
         gradients: &Rows,
         panel: usize,
-        ranges: &[(std::ops::Range<usize>, f32)],
+        ranges: &[(Range<usize>, f32)],
         out: &mut Vec<f32>,
     ) {
         let columns = panel * COLUMNS..gradients.width.min((panel + 1) * COLUMNS);

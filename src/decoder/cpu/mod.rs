@@ -142,12 +142,7 @@ impl Steps for Cpu<'_> {
 
     fn linear(&self, rows: &Rows, linear: &Linear) -> Result<Rows> {
         let mut out = product_of(rows, &linear.weight, self.is_exact)?;
-        if let Some(bias) = &linear.bias {
-            with_numbers(&in_f32(bias)?, |bias| {
-                rows::add_to_each(&mut out.values, bias);
-                Ok(())
-            })?;
-        }
+        add_bias(&mut out, linear)?;
         Ok(out)
     }
 
@@ -252,6 +247,17 @@ impl Steps for Cpu<'_> {
         let cap = self.config.logit_cap;
         let width = logits.width;
         Ok(rows::log_probs(&mut logits.values, width, cap, targets))
+    }
+}
+
+/// Adds a linear map's bias, if it has one, to what its matrix gives.
+fn add_bias(out: &mut Rows, linear: &Linear) -> Result<()> {
+    match &linear.bias {
+        None => Ok(()),
+        Some(bias) => with_numbers(&in_f32(bias)?, |bias| {
+            rows::add_to_each(&mut out.values, bias);
+            Ok(())
+        }),
     }
 }
 

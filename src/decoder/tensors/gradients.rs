@@ -205,9 +205,7 @@ impl Tensors<'_> {
         }
     }
 
-    /// As [`GradientSteps::unembedded`], of few enough rows. The vocabulary is met in parts: what is
-    /// exponentiated is relative to the highest logit so far, and what is summed up is scaled
-    /// down when a higher one comes.
+    /// As [`GradientSteps::unembedded`], of few enough rows.
     fn unembedded_part(
         &self,
         hidden: &Tensor,
