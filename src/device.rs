@@ -31,7 +31,7 @@ fn open(setting: &str) -> Result<Vec<Device>, String> {
         "cuda" => Ok(vec![cuda::open(0)?]),
         "auto" => Ok(every_gpu().unwrap_or_else(|reason| {
             if cfg!(feature = "cuda") {
-                log::warn!("computing on CPU: {reason}");
+                tracing::warn!("computing on CPU: {reason}");
             }
             vec![Device::Cpu]
         })),

@@ -11,6 +11,7 @@ use crate::format::Format;
 use crate::model::{Identity, Model};
 use crate::open_models;
 use crate::places;
+use crate::score_cache::{self, ScoreCache};
 
 /// An error that is of no setting.
 pub fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> ScorerError {
@@ -52,6 +53,28 @@ pub fn open_model(
     let model = open_models::get(identity, targets).map_err(of_model)?;
     *slot = Some(Arc::clone(&model));
     Ok(model)
+}
+
+/// What the keys of a model's scores begin with.
+pub fn key_of_model(model: &Model) -> String {
+    format!("{} {}", model.fingerprint(), model.dtype().as_str())
+}
+
+/// The cache that `ches.cache` names, of this model's scores.
+pub fn open_cache(
+    slot: &Mutex<Option<Arc<ScoreCache>>>,
+    settings: &ChesSettings,
+    model: &Model,
+) -> Result<Option<Arc<ScoreCache>>, ScorerError> {
+    let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+    *slot = match &settings.cache {
+        None => None,
+        Some(place) => {
+            let cache = score_cache::open(place, &key_of_model(model));
+            Some(cache.map_err(|reason| setting("cache", reason))?)
+        }
+    };
+    Ok(slot.clone())
 }
 
 /// The Jinja text that conversations are rendered by, if any.

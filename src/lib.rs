@@ -23,6 +23,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod accounting;
 mod budget;
 mod chat_template;
 pub mod decoder;
@@ -47,8 +48,10 @@ mod plugin;
 mod run;
 mod scheduler;
 mod score;
+mod score_cache;
 mod scorer;
 mod sequence;
+mod stores;
 mod tokenizer;
 mod weights;
 
@@ -57,4 +60,6 @@ pub use ches_udfs::{ChesSettings, ModelDtype, OnError, PromptFormat};
 pub use error::ModelError;
 pub use observer::Observer;
 pub use plugin::{Ches, register};
+pub use score_cache::compact::{Compacted, compact as compact_cache};
+pub use score_cache::flush as flush_cache;
 pub use scorer::{EncodedPair, ModelScorer};

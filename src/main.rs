@@ -8,11 +8,5 @@ use clap::Parser;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match cli::run(cli::Args::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("Error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    cli::run(cli::Args::parse()).await
 }

@@ -7,8 +7,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ches_udfs::{Needs, ResponseEmbedding};
+use datafusion::execution::memory_pool::MemoryPool;
 use lru::LruCache;
 
+use crate::accounting::Accounted;
 use crate::decoder::{Displacement, Simulation};
 use crate::sequence::Sequence;
 
@@ -40,6 +42,16 @@ impl Key {
             hasher.update(&id.to_le_bytes());
         }
         Self(*hasher.finalize().as_bytes())
+    }
+
+    /// The hash.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// A key that was written down.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 }
 
@@ -79,7 +91,7 @@ pub struct Wanted {
 
 impl ModelScores {
     /// What they give at this learning rate.
-    fn gives(&self, learning_rate: f64) -> Needs {
+    pub fn gives(&self, learning_rate: f64) -> Needs {
         let mut needs = Needs::empty();
         let has_embeddings = self.similarities.is_some() || self.embedding.is_some();
         needs.set(Needs::EMBEDDINGS, has_embeddings);
@@ -90,7 +102,8 @@ impl ModelScores {
         needs
     }
 
-    fn add(&mut self, more: Self) {
+    /// Takes over what `more` has.
+    pub fn add(&mut self, more: Self) {
         self.similarities = more.similarities.or(self.similarities.take());
         self.embedding = more.embedding.or(self.embedding.take());
         self.log_probs = more.log_probs.or(self.log_probs.take());
@@ -99,7 +112,7 @@ impl ModelScores {
     }
 
     /// Bytes of memory that an entry takes, with its key and its places in two tables.
-    fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         const ENTRY: usize = size_of::<(Key, ModelScores)>() + 96;
         let vectors = self.embedding.as_ref().map_or(0, |embedding| {
             4 * (embedding.sum.len() + embedding.last.len()) + size_of::<ResponseEmbedding>()
@@ -125,11 +138,21 @@ pub struct Memo {
 struct State {
     entries: LruCache<Key, ModelScores>,
     bytes: usize,
+    accounted: Accounted,
     in_flight: HashMap<Key, (Needs, Claim)>,
     claims: Claim,
 }
 
 impl State {
+    /// Forgets the oldest until no more bytes are kept than may be and than the memory pool has.
+    fn shrink(&mut self, most_bytes: usize) {
+        while (self.bytes > most_bytes || !self.accounted.resize(self.bytes))
+            && let Some((_, oldest)) = self.entries.pop_lru()
+        {
+            self.bytes -= oldest.bytes();
+        }
+    }
+
     /// Lets go of a row, unless somebody else has claimed it since.
     fn release(&mut self, key: &Key, claim: Claim) {
         if self.in_flight.get(key).is_some_and(|(_, of)| *of == claim) {
@@ -147,6 +170,7 @@ impl Default for Memo {
             state: Mutex::new(State {
                 entries: LruCache::unbounded(),
                 bytes: 0,
+                accounted: Accounted::new("ches memo"),
                 in_flight: HashMap::new(),
                 claims: Claim::MIN,
             }),
@@ -309,13 +333,16 @@ impl Memo {
         state.bytes += entry.bytes();
         state.entries.put(key, entry);
         state.release(&key, claim);
-        while state.bytes > most_bytes
-            && let Some((_, oldest)) = state.entries.pop_lru()
-        {
-            state.bytes -= oldest.bytes();
-        }
+        state.shrink(most_bytes);
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// Accounts what is kept to the pool of the query that asks now.
+    pub fn account_to(&self, pool: &Arc<dyn MemoryPool>) {
+        let mut state = self.lock();
+        state.accounted.belong_to(pool);
+        state.shrink(usize::MAX);
     }
 
     /// Waits until one of these rows may be known.

@@ -15,6 +15,9 @@ pub trait Observer: Debug + Send + Sync + 'static {
     /// somebody else at the same time.
     fn remembered(&self, _rows: usize) {}
 
+    /// Rows have their scores, from the cache (`ches.cache`).
+    fn cached(&self, _rows: usize, _tokens: usize) {}
+
     /// A call of the scorer ended, or was dropped.
     fn ended(&self) {}
 }

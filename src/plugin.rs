@@ -109,6 +109,14 @@ impl Ches {
         self
     }
 
+    /// URL or path of a directory of scores that outlives the process (`ches.cache`).
+    ///
+    /// # Errors
+    /// When it is a URL with user, password or query.
+    pub fn with_cache(self, place: &str) -> Result<Self> {
+        self.with_setting("cache", place)
+    }
+
     /// Bytes for the activations of one forward pass (`ches.memory_limit`).
     pub fn with_memory_limit(mut self, bytes: usize) -> Self {
         self.settings.memory_limit = bytes;

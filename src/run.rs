@@ -13,12 +13,13 @@ use crate::budget::Budget;
 use crate::decoder::{self, Predicted};
 use crate::engine::{Embedding, Group, GroupOutput};
 use crate::format::Format;
-use crate::from_settings::{format, open_model, other, setting};
+use crate::from_settings::{format, key_of_model, open_cache, open_model, other, setting};
 use crate::memo::{Key, Memo, ModelScores, Similarities, Wanted};
 use crate::model::Model;
 use crate::observer::Observer;
 use crate::scheduler::{Answer, Cancelled};
 use crate::score;
+use crate::score_cache::{ScoreCache, Use as CacheUse};
 use crate::scorer::EncodedPair;
 use crate::sequence::{Encoder, EncodingError, Sequence};
 
@@ -29,6 +30,7 @@ pub type RowResult<S> = Result<S, RowError>;
 pub struct Run<'a> {
     model: Arc<Model>,
     memo: &'a Memo,
+    cache: Option<CacheUse>,
     format: Format,
     max_length: usize,
     job: &'a Job,
@@ -41,6 +43,7 @@ impl<'a> Run<'a> {
     pub fn new(
         slot: &Mutex<Option<Arc<Model>>>,
         memo: &'a Memo,
+        cache_slot: &Mutex<Option<Arc<ScoreCache>>>,
         job: &'a Job,
         cancelled: &'a Arc<AtomicBool>,
         observer: &'a dyn Observer,
@@ -58,10 +61,16 @@ impl<'a> Run<'a> {
                 ));
             }
         };
+        let cache = open_cache(cache_slot, settings, &model)?;
+        let pool = job.memory.as_ref().map(|memory| memory.pool());
+        if let Some(pool) = pool {
+            memo.account_to(pool);
+        }
         Ok(Self {
             format: format(&model, settings)?,
             model,
             memo,
+            cache: cache.map(|cache| cache.begin(pool)),
             max_length,
             job,
             cancelled,
@@ -177,10 +186,25 @@ impl<'a> Run<'a> {
             .filter(|row| runs_model(row))
             .collect();
         let end_token = self.format.end_token(&self.model.tokenizer);
+        let wanted = Wanted {
+            needs,
+            learning_rate: self.job.settings.learning_rate,
+        };
+        let is_kept = self.job.settings.memo_bytes > 0 || self.cache.is_some();
+        let keys = match is_kept {
+            true => self.keys(&running, end_token.clone().ok()),
+            false => Vec::new(),
+        };
         let compute = |at: &[usize], computed: &mut dyn FnMut(usize, RowResult<ModelScores>)| {
-            let rows: Vec<&Encoded> = at.iter().map(|at| running[*at]).collect();
-            self.compute(&rows, end_token.clone(), |at, output| {
-                computed(at, output.and_then(|of| keep(rows[at], of)));
+            let missing = self.cached(at, &keys, &running, wanted, &mut *computed);
+            let rows: Vec<&Encoded> = missing.iter().map(|number| running[at[*number]]).collect();
+            self.compute(&rows, end_token.clone(), |row, output| {
+                let number = missing[row];
+                let scores = output.and_then(|of| keep(rows[row], of));
+                if let (Some(cache), Ok(scores)) = (&self.cache, &scores) {
+                    cache.put(keys[at[number]], scores);
+                }
+                computed(number, scores);
             })
         };
         let scores = match self.job.settings.memo_bytes {
@@ -191,17 +215,9 @@ impl<'a> Run<'a> {
                 scores.into_iter().flatten().collect()
             }
             most_bytes => {
-                let (fingerprint, dtype) = (self.model.fingerprint(), self.model.dtype());
-                let of_model = format!("{fingerprint} {}", dtype.as_str());
-                let end_token = end_token.clone().ok();
-                let key = |row: &&Encoded| Key::new(&of_model, end_token, &row.sequences);
-                let keys: Vec<Key> = running.iter().map(key).collect();
                 let (scores, remembered) = self.memo.scores(
                     &keys,
-                    Wanted {
-                        needs,
-                        learning_rate: self.job.settings.learning_rate,
-                    },
+                    wanted,
                     most_bytes,
                     self.cancelled,
                     || other(Cancelled),
@@ -222,6 +238,41 @@ impl<'a> Run<'a> {
             finish(row, scores.transpose()?)
         });
         Ok(finished.collect())
+    }
+
+    /// What makes rows the same to this model.
+    fn keys(&self, rows: &[&Encoded], end_token: Option<u32>) -> Vec<Key> {
+        let of_model = key_of_model(&self.model);
+        let key = |row: &&Encoded| Key::new(&of_model, end_token, &row.sequences);
+        rows.iter().map(key).collect()
+    }
+
+    /// Calls `computed` with the rows that the cache has, of those at these places, and returns the
+    /// numbers of the others.
+    fn cached(
+        &self,
+        at: &[usize],
+        keys: &[Key],
+        rows: &[&Encoded],
+        wanted: Wanted,
+        computed: &mut dyn FnMut(usize, RowResult<ModelScores>),
+    ) -> Vec<usize> {
+        let Some(cache) = &self.cache else {
+            return (0..at.len()).collect();
+        };
+        let keys: Vec<Key> = at.iter().map(|at| keys[*at]).collect();
+        let mut missing = Vec::new();
+        for (number, found) in cache.get(&keys, wanted).into_iter().enumerate() {
+            match found {
+                Some(scores) => {
+                    self.job.metrics.cache_hits.add(1);
+                    self.observer.cached(1, tokens(&rows[at[number]].sequences));
+                    computed(number, Ok(scores));
+                }
+                None => missing.push(number),
+            }
+        }
+        missing
     }
 
     /// Has rows computed, and calls `computed` with each as it comes, in any order.
@@ -258,30 +309,27 @@ impl<'a> Run<'a> {
         };
         let scheduler = self.model.scheduler();
         let scheduler = scheduler.map_err(|error| setting("model", error.to_string()))?;
-        let budget = Budget::of(&self.model, &self.job.settings, predicted);
         let long_from = self.model.config().long_from();
-        let (mut groups, mut numbers) = (Vec::new(), Vec::new());
-        for (number, row) in rows.iter().enumerate() {
+        let group = |row: &&Encoded| {
             let group = Group::new(row.sequences.clone(), end_token, long_from);
-            let group = group.predicting(predicted);
-            let of_group = group.tokens();
-            if of_group > budget.row_tokens {
-                self.observer.scored(1, tokens(&row.sequences));
-                let reason = match budget.row_tokens {
-                    0 => format!(
-                        "a simulated step takes {} bytes and some for each token, more than memory \
-                         allows (ches.memory_limit)",
-                        self.model.config().step_bytes()
-                    ),
-                    most => format!(
-                        "its {of_group} tokens are more than memory allows at once, {most} \
-                         (ches.memory_limit, ches.max_length)"
-                    ),
-                };
-                computed(number, Err(RowError::of_row(reason)));
-            } else {
-                groups.push(group);
-                numbers.push(number);
+            group.predicting(predicted)
+        };
+        let groups: Vec<Group> = rows.iter().map(group).collect();
+        let in_all = groups.iter().map(Group::tokens).sum();
+        let memory = self.job.memory.as_deref();
+        let budget = Budget::of(&self.model, &self.job.settings, predicted, memory, in_all);
+        let mut numbers = Vec::new();
+        let mut fitting = Vec::new();
+        for (number, group) in groups.into_iter().enumerate() {
+            match budget.refusal(group.tokens()) {
+                None => {
+                    fitting.push(group);
+                    numbers.push(number);
+                }
+                Some(reason) => {
+                    self.observer.scored(1, tokens(&group.sequences));
+                    computed(number, Err(RowError::of_row(reason)));
+                }
             }
         }
         let answered = |answer: Answer| {
@@ -291,7 +339,7 @@ impl<'a> Run<'a> {
             computed(numbers[answer.number], answer.output.map_err(of_model));
         };
         scheduler
-            .run(groups, budget.batch_tokens, self.cancelled, answered)
+            .run(fitting, budget.batch_tokens, self.cancelled, answered)
             .map_err(other)
     }
 }

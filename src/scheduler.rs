@@ -262,7 +262,7 @@ impl Worker {
             Err(error) => {
                 if is_out_of_memory(&error) {
                     self.most_tokens = self.most_tokens.min(tokens / 2);
-                    log::warn!(
+                    tracing::warn!(
                         "the device has no memory for {tokens} tokens at once; going on with \
                          {} (ches.batch_tokens)",
                         self.most_tokens

@@ -15,6 +15,7 @@ use crate::memo::Memo;
 use crate::model::Model;
 use crate::observer::{Nobody, Observer};
 use crate::run::{RowResult, Run};
+use crate::score_cache::ScoreCache;
 
 /// Rows that are tokenized before the first of them is scored.
 const ROWS_AT_ONCE: usize = 1024;
@@ -40,6 +41,8 @@ pub struct EncodedPair {
 pub struct ModelScorer {
     model: Arc<Mutex<Option<Arc<Model>>>>,
     memo: Arc<Memo>,
+    /// Open as long as no other is asked for.
+    cache: Arc<Mutex<Option<Arc<ScoreCache>>>>,
     observer: Arc<dyn Observer>,
 }
 
@@ -55,6 +58,7 @@ impl ModelScorer {
         Self {
             model: Arc::default(),
             memo: Arc::default(),
+            cache: Arc::default(),
             observer: Arc::new(Nobody),
         }
     }
@@ -93,11 +97,12 @@ impl ModelScorer {
         let cancelled = Arc::clone(&call.cancelled);
         let slot = Arc::clone(&self.model);
         let memo = Arc::clone(&self.memo);
+        let cache = Arc::clone(&self.cache);
         let observer = Arc::clone(&self.observer);
         let job = job.clone();
         let (answer, answered) = tokio::sync::oneshot::channel();
         let work = move || {
-            let run = Run::new(&slot, &memo, &job, &cancelled, &*observer)?;
+            let run = Run::new(&slot, &memo, &cache, &job, &cancelled, &*observer)?;
             let mut results = Vec::with_capacity(rows.len());
             for rows in rows.chunks(ROWS_AT_ONCE) {
                 results.extend(score(&run, rows)?);

@@ -64,6 +64,23 @@ pub enum Subcommand {
         #[arg(short, long, value_name = "FILE", default_value = "ches-report.html")]
         output: PathBuf,
     },
+
+    /// Look after a directory of scores (ches.cache)
+    Cache {
+        #[command(subcommand)]
+        action: CacheAction,
+    },
+}
+
+/// What is done to a directory of scores.
+#[derive(Debug, clap::Subcommand)]
+pub enum CacheAction {
+    /// Put small files together, and forget what stands in several
+    Compact {
+        /// The directory, by path or URL, that ches.cache names
+        #[arg(value_name = "PLACE")]
+        place: String,
+    },
 }
 
 fn key_value(argument: &str) -> Result<(String, String), String> {

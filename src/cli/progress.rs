@@ -1,17 +1,27 @@
 //! A progress line on stderr while the model runs.
 
-use std::sync::{Mutex, PoisonError};
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use datafusion_ches::Observer;
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+
+use super::watch::Watch;
 
 /// A query scores batch after batch; a pause longer than this between two means another query.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Shows rows and tokens per second of the query that scores.
-#[derive(Debug, Default)]
+/// How often the number of rows to come is estimated anew.
+const ESTIMATE: Duration = Duration::from_secs(1);
+
+/// Redrawn so many times a second at most.
+const DRAWS: u8 = 4;
+
+/// Shows how far the query is that scores: rows, tokens a second, time left, and what the cache had.
+#[derive(Debug)]
 pub struct Progress {
+    watch: Arc<Watch>,
     state: Mutex<State>,
 }
 
@@ -19,33 +29,71 @@ pub struct Progress {
 struct State {
     /// Calls that are being answered.
     calls: usize,
-    rows: usize,
-    tokens: usize,
+    /// Rows with scores.
+    rows: u64,
+    /// Of these, from the cache.
+    cached: u64,
+    /// Tokens that the model was given.
+    tokens: u64,
     began: Option<Instant>,
     ended: Option<Instant>,
+    estimated: Option<Instant>,
     line: Option<ProgressBar>,
 }
 
-impl State {
-    fn show(&self) {
-        let (Some(line), Some(began)) = (&self.line, self.began) else {
+impl Progress {
+    /// Of the plans that `watch` sees.
+    pub fn new(watch: Arc<Watch>) -> Self {
+        Self {
+            watch,
+            state: Mutex::default(),
+        }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn show(&self, state: &mut State) {
+        let (Some(line), Some(began)) = (&state.line, state.began) else {
             return;
         };
-        let elapsed = began.elapsed();
-        let per_second = self.tokens as f64 / elapsed.as_secs_f64().max(0.001);
-        line.set_message(format!(
-            "{} rows, {} tokens/s, {}",
-            HumanCount(self.rows as u64),
-            HumanCount(per_second as u64),
-            HumanDuration(elapsed)
-        ));
-        line.tick();
+        let is_old = |at: Instant| at.elapsed() >= ESTIMATE;
+        if state.estimated.is_none_or(is_old) {
+            state.estimated = Some(Instant::now());
+            match self.watch.expected_rows() {
+                Some(rows) => line.set_length(rows.max(state.rows)),
+                None => line.unset_length(),
+            }
+        }
+        let per_second = state.tokens as f64 / began.elapsed().as_secs_f64().max(0.001);
+        let mut message = format!("{} tokens/s", HumanCount(per_second as u64));
+        if state.cached > 0 {
+            message += &format!(", {} from the cache", HumanCount(state.cached));
+        }
+        line.set_message(message);
+        line.set_position(state.rows);
     }
 }
 
-impl Progress {
-    fn update(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+/// A line that counts rows.
+fn line() -> ProgressBar {
+    let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(DRAWS));
+    let of_all = |state: &ProgressState, text: &mut dyn Write| {
+        let _ = match state.len() {
+            Some(all) => write!(
+                text,
+                "{} of about {} rows, {} left",
+                HumanCount(state.pos()),
+                HumanCount(all),
+                indicatif::HumanDuration(state.eta())
+            ),
+            None => write!(text, "{} rows", HumanCount(state.pos())),
+        };
+    };
+    match ProgressStyle::with_template("{spinner} {rows}, {msg}, {elapsed}") {
+        Ok(style) => line.with_style(style.with_key("rows", of_all)),
+        Err(_) => line,
     }
 }
 
@@ -58,28 +106,30 @@ impl Observer for Progress {
             state.calls += 1;
             state.ended = None;
             state.began.get_or_insert_with(Instant::now);
-            state.line.get_or_insert_with(|| {
-                let line = ProgressBar::new_spinner();
-                match ProgressStyle::with_template("{spinner} {msg}") {
-                    Ok(style) => line.with_style(style),
-                    Err(_) => line,
-                }
-            });
+            state.line.get_or_insert_with(line);
         });
     }
 
     fn scored(&self, rows: usize, tokens: usize) {
         self.update(|state| {
-            state.rows += rows;
-            state.tokens += tokens;
-            state.show();
+            state.rows += rows as u64;
+            state.tokens += tokens as u64;
+            self.show(state);
         });
     }
 
     fn remembered(&self, rows: usize) {
         self.update(|state| {
-            state.rows += rows;
-            state.show();
+            state.rows += rows as u64;
+            self.show(state);
+        });
+    }
+
+    fn cached(&self, rows: usize, _tokens: usize) {
+        self.update(|state| {
+            state.rows += rows as u64;
+            state.cached += rows as u64;
+            self.show(state);
         });
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
+use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_ches::{Ches, ModelScorer};
@@ -12,11 +13,13 @@ use datafusion_cli::object_storage::instrumented::InstrumentedObjectStoreRegistr
 
 use super::args::Args;
 use super::object_stores::ObjectStores;
+use super::watch::{Watch, WatchPlans};
 
 /// A session in which files and URLs are tables, with the CHES functions.
 pub async fn start(
     args: &Args,
     scorer: Arc<ModelScorer>,
+    watch: Arc<Watch>,
     stores: Arc<InstrumentedObjectStoreRegistry>,
 ) -> Result<SessionContext> {
     let mut options = ConfigOptions::from_env()?;
@@ -44,6 +47,10 @@ pub async fn start(
     ches.register(&ctx)?;
     let state = ctx.state_ref();
     let mut state = state.write();
+    let id = state.session_id().to_owned();
+    let builder = SessionStateBuilder::new_from_existing(state.clone()).with_session_id(id);
+    let watching = builder.with_physical_optimizer_rule(Arc::new(WatchPlans(watch)));
+    *state = watching.build();
     for (key, value) in &args.set {
         state.config_mut().options_mut().set(key, value)?;
     }

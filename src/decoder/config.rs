@@ -60,6 +60,26 @@ impl DecoderConfig {
     /// Tokens of a batch whose activations take at most so many bytes, as f32, if this is predicted of
     /// all.
     pub fn tokens_within(&self, bytes: u64, predicted: Predicted) -> usize {
+        let Activations { each, inner, fixed } = self.activations(predicted);
+        let bytes = bytes.saturating_sub(fixed);
+        let of_tile = (each + inner) * self.mlp_rows() as u64;
+        let tokens = if bytes < of_tile {
+            bytes / (each + inner)
+        } else {
+            self.mlp_rows() as u64 + (bytes - of_tile) / each
+        };
+        usize::try_from(tokens).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes that the activations of a batch take.
+    pub fn activation_bytes(&self, tokens: usize, predicted: Predicted) -> u64 {
+        let Activations { each, inner, fixed } = self.activations(predicted);
+        let tile = tokens.min(self.mlp_rows()) as u64;
+        let growing = each.saturating_mul(tokens as u64);
+        growing.saturating_add(inner * tile + fixed)
+    }
+
+    fn activations(&self, predicted: Predicted) -> Activations {
         let heads = 2 * (self.heads + self.kv_heads) * self.head_dim;
         // The residual stream before and after attention, what is normed, what a branch adds; and
         // queries, keys, values and what they give.
@@ -74,16 +94,11 @@ impl DecoderConfig {
                 (of_block + self.layers.len() * kept, self.step_bytes())
             }
         };
-        let bytes = bytes.saturating_sub(fixed);
-        let each = 4 * (forward + more) as u64;
-        let inner = 4 * (self.inner_width() + self.intermediate_size) as u64;
-        let of_tile = (each + inner) * self.mlp_rows() as u64;
-        let tokens = if bytes < of_tile {
-            bytes / (each + inner)
-        } else {
-            self.mlp_rows() as u64 + (bytes - of_tile) / each
-        };
-        usize::try_from(tokens).unwrap_or(usize::MAX)
+        Activations {
+            each: 4 * (forward + more) as u64,
+            inner: 4 * (self.inner_width() + self.intermediate_size) as u64,
+            fixed,
+        }
     }
 
     /// Rows that go through the MLP at once.
@@ -103,6 +118,16 @@ impl DecoderConfig {
     fn inner_width(&self) -> usize {
         self.intermediate_size * if self.gated_mlp { 2 } else { 1 }
     }
+}
+
+/// Bytes that activations take.
+struct Activations {
+    /// For each token.
+    each: u64,
+    /// For each token that is in the MLP.
+    inner: u64,
+    /// Whatever the tokens.
+    fixed: u64,
 }
 
 /// What distinguishes one block from another.

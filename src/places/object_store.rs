@@ -10,12 +10,12 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
-use url::Url;
 
 use super::cache::{self, Entry, Vacancy};
 use crate::model_directory::{
     CONFIG, INDEX, MAX_JSON_BYTES, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, shard_names,
 };
+use crate::stores;
 
 /// A file is read in pieces of this size, so many of them at once.
 const PIECE_BYTES: u64 = 16 << 20;
@@ -32,38 +32,13 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// # Errors
 /// When the URL or the account is wrong, a file is missing, or the store keeps failing.
 pub fn fetch(place: &str) -> Result<PathBuf, String> {
-    let url = Url::parse(place).map_err(|error| error.to_string())?;
-    if url.query().is_some() || !url.username().is_empty() || url.password().is_some() {
-        return Err("accepted: a URL without user, password and query".into());
-    }
+    // Silence is what ends a request, not its length.
+    let (store, base) = stores::open_url(place, &[("timeout", "1day")])?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| error.to_string())?;
-    runtime.block_on(async {
-        let (store, base) = open(&url)?;
-        fetch_from(&*store, &base, place).await
-    })
-}
-
-/// The store of a URL, its account from the environment variables of its cloud.
-fn open(url: &Url) -> Result<(Box<dyn ObjectStore>, Path), String> {
-    let is_of_a_cloud = |name: &str| {
-        let name = name.to_ascii_lowercase();
-        ["aws_", "google_", "azure_"]
-            .iter()
-            .any(|cloud| name.starts_with(cloud))
-    };
-    let mut options: Vec<(String, String)> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| is_of_a_cloud(name))
-        .collect();
-    // Silence is what ends a request, not its length.
-    options.push(("timeout".into(), "1day".into()));
-    if url.scheme() == "http" {
-        options.push(("allow_http".into(), "true".into()));
-    }
-    object_store::parse_url_opts(url, options).map_err(|error| error.to_string())
+    runtime.block_on(fetch_from(&*store, &base, place))
 }
 
 async fn fetch_from(store: &dyn ObjectStore, base: &Path, place: &str) -> Result<PathBuf, String> {

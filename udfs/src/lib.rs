@@ -10,20 +10,20 @@
 mod columns;
 mod functions;
 mod implicit_prompt;
-mod metrics;
 mod optimizer;
 mod pair_reader;
 mod pieces;
+mod query_resources;
 mod score_exec;
 mod scorer;
 mod settings;
 mod text;
 
 pub use implicit_prompt::transcript_turns;
-pub use metrics::ScoreMetrics;
 pub use optimizer::HoistScores;
 pub use pair_reader::PairReader;
 pub use pieces::{Pieces, register};
+pub use query_resources::{QueryMemory, ScoreMetrics};
 pub use score_exec::{ScoreExec, UseScoreExec};
 pub use scorer::{
     Argument, Displacement, Job, Needs, PairScores, PreferencePair, PromptedResponse,

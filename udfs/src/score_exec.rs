@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -17,6 +17,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{ScalarValue, internal_err};
 use datafusion::error::Result;
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::ScalarFunctionExpr;
 use datafusion::physical_expr::async_scalar_function::AsyncFuncExpr;
@@ -41,7 +42,7 @@ use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::OnceCell;
 
 use crate::functions::is_scoring_function;
-use crate::metrics::ScoreMetrics;
+use crate::query_resources::{QueryMemory, QueryResources, ScoreMetrics};
 
 /// Rows of the first call of a partition. Each further call takes twice as many.
 const FIRST_ROWS: usize = 32;
@@ -58,6 +59,8 @@ pub struct ScoreExec {
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
+    /// Of the streams that run.
+    memory: Arc<Mutex<Weak<QueryMemory>>>,
 }
 
 impl ScoreExec {
@@ -92,7 +95,21 @@ impl ScoreExec {
             input,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
+            memory: Arc::default(),
         })
+    }
+
+    /// What the streams of this node take together.
+    fn memory(&self, pool: &Arc<dyn MemoryPool>) -> Arc<QueryMemory> {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(memory) = memory.upgrade()
+            && Arc::ptr_eq(memory.pool(), pool)
+        {
+            return memory;
+        }
+        let of_query = Arc::new(QueryMemory::new(Arc::clone(pool)));
+        *memory = Arc::downgrade(&of_query);
+        of_query
     }
 
     /// Counters of one partition, which `EXPLAIN ANALYZE` shows.
@@ -102,9 +119,12 @@ impl ScoreExec {
         ScoreMetrics {
             rows: count("rows_scored"),
             wait_time: time("wait_time"),
+            failed_rows: count("failed_rows"),
+            skipped_rows: count("skipped_rows"),
             tokens: count("tokens"),
             truncated_rows: count("truncated_rows"),
             memo_hits: count("memo_hits"),
+            cache_hits: count("cache_hits"),
             model_time: time("model_time"),
         }
     }
@@ -181,6 +201,7 @@ impl ExecutionPlan for ScoreExec {
             ChildrenPropertiesMode::Keep => Self {
                 input,
                 metrics: ExecutionPlanMetricsSet::new(),
+                memory: Arc::default(),
                 ..Self::clone(&self)
             },
             ChildrenPropertiesMode::Recompute => Self::try_new(self.calls.clone(), input)?,
@@ -203,7 +224,10 @@ impl ExecutionPlan for ScoreExec {
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         let mut options = ConfigOptions::clone(context.session_config().options());
-        options.extensions.insert(self.score_metrics(partition));
+        options.extensions.insert(QueryResources {
+            metrics: self.score_metrics(partition),
+            memory: Some(self.memory(context.memory_pool())),
+        });
         let scoring = Scoring {
             calls: self.calls.iter().map(Call::new).collect(),
             schema: self.schema(),

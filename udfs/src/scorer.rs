@@ -1,11 +1,12 @@
 //! The door between SQL and the model: one async trait and the plain values that pass it.
 
 use std::fmt::{self, Debug, Display};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bitflags::bitflags;
 
-use crate::metrics::ScoreMetrics;
+use crate::query_resources::{QueryMemory, ScoreMetrics};
 use crate::settings::ChesSettings;
 use crate::text::Text;
 
@@ -252,6 +253,8 @@ pub struct Job {
     pub needs: Needs,
     /// Where the scorer says what it did; see [`ScoreMetrics`] for what is left to it.
     pub metrics: ScoreMetrics,
+    /// What the memory that the job takes is accounted to; none where the plan does not tell.
+    pub memory: Option<Arc<QueryMemory>>,
 }
 
 impl Job {
@@ -261,6 +264,7 @@ impl Job {
             settings,
             needs,
             metrics: ScoreMetrics::default(),
+            memory: None,
         }
     }
 }

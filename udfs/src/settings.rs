@@ -104,6 +104,8 @@ pub struct ChesSettings {
     /// Bytes of scores that are kept in this process, shared by queries; 0 keeps none. Key
     /// `memo_bytes`.
     pub memo_bytes: usize,
+    /// URL or path of a directory of scores that outlives the process; none by default. Key `cache`.
+    pub cache: Option<String>,
     /// Bytes that those activations of one forward pass may take that grow with its tokens; 0 is chosen
     /// for the machine. Key `memory_limit`.
     pub memory_limit: usize,
@@ -125,6 +127,7 @@ impl Default for ChesSettings {
             batch_tokens: 0,
             on_error: OnError::default(),
             memo_bytes: 256 << 20,
+            cache: None,
             memory_limit: 0,
             top_tokens: 8,
             learning_rate: 2e-6,
@@ -132,7 +135,7 @@ impl Default for ChesSettings {
     }
 }
 
-const KEYS: [(&str, &str); 12] = [
+const KEYS: [(&str, &str); 13] = [
     (
         "model",
         "The language model: a directory, a .gguf file, or a URL (s3, gs, az, http, https, hf)",
@@ -164,6 +167,10 @@ const KEYS: [(&str, &str); 12] = [
         "Bytes of scores that are kept in this process, shared by queries; 0: none",
     ),
     (
+        "cache",
+        "URL or path of a directory of scores that outlives the process",
+    ),
+    (
         "memory_limit",
         "Bytes for the activations of one forward pass; 0: chosen for the machine",
     ),
@@ -188,7 +195,7 @@ impl ChesSettings {
     /// key, value and what is accepted.
     pub fn set_key(&mut self, key: &str, value: &str) -> Result<()> {
         match key {
-            "model" => self.model = text(value),
+            "model" => self.model = place(key, value)?,
             "chat_template" => self.chat_template = text(value),
             "device" => self.device = device(value)?,
             "dtype" => self.dtype = word(key, value)?,
@@ -197,6 +204,7 @@ impl ChesSettings {
             "batch_tokens" => self.batch_tokens = number(key, value)?,
             "on_error" => self.on_error = word(key, value)?,
             "memo_bytes" => self.memo_bytes = number(key, value)?,
+            "cache" => self.cache = place(key, value)?,
             "memory_limit" => self.memory_limit = number(key, value)?,
             "top_tokens" => self.top_tokens = number(key, value)?,
             "learning_rate" => self.learning_rate = step(key, value)?,
@@ -221,6 +229,7 @@ impl ChesSettings {
             "batch_tokens" => Some(self.batch_tokens.to_string()),
             "on_error" => Some(self.on_error.word().into()),
             "memo_bytes" => Some(self.memo_bytes.to_string()),
+            "cache" => self.cache.clone(),
             "memory_limit" => Some(self.memory_limit.to_string()),
             "top_tokens" => Some(self.top_tokens.to_string()),
             "learning_rate" => Some(format!("{:e}", self.learning_rate)),
@@ -237,6 +246,23 @@ fn refuse<T>(key: &str, value: &str, accepted: impl Display) -> Result<T> {
 
 fn text(value: &str) -> Option<String> {
     (!value.is_empty()).then(|| value.to_owned())
+}
+
+/// A path, or a URL that holds no secret: settings are shown, and written beside results.
+fn place(key: &str, value: &str) -> Result<Option<String>> {
+    let Some((scheme, rest)) = value.split_once("://") else {
+        return Ok(text(value));
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let user = authority.rsplit_once('@').map(|(user, _)| user);
+    // abfss://container@account is no user.
+    let is_user =
+        |user: &str| user.contains(':') || scheme.to_ascii_lowercase().starts_with("http");
+    if user.is_some_and(is_user) || rest.contains('?') {
+        let shown = format!("{scheme}://…");
+        return refuse(key, &shown, "a URL without user, password and query");
+    }
+    Ok(text(value))
 }
 
 fn number<T: FromStr>(key: &str, value: &str) -> Result<T> {

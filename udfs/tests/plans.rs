@@ -236,6 +236,7 @@ async fn settings_travel() {
         ("batch_tokens", "2048"),
         ("on_error", "null"),
         ("memo_bytes", "1000"),
+        ("cache", "s3://bucket/scores"),
         ("memory_limit", "1000000"),
         ("top_tokens", "3"),
         ("learning_rate", "1.5e-5"),

@@ -56,6 +56,9 @@ pub(super) trait Kind: Debug + Send + Sync + 'static {
         items: Vec<Self::Item>,
     ) -> Result<Vec<Result<Self::Scores, RowError>>, ScorerError>;
 
+    /// Whether a row has no scores by definition.
+    fn has_none(scores: &Self::Scores) -> bool;
+
     fn to_array(rows: Vec<Outcome<Self::Scores>>) -> Result<ArrayRef>;
 }
 
@@ -124,7 +127,7 @@ async fn score<K: Kind>(scorer: &dyn Scorer, args: &ScalarFunctionArgs) -> Resul
         let _timer = request.job.metrics.wait_time.timer();
         K::score(scorer, &request.job, items).await
     };
-    K::to_array(request.finish(scored)?)
+    K::to_array(request.finish(scored, K::has_none)?)
 }
 
 impl<K: Kind> ScalarUDFImpl for Call<K> {

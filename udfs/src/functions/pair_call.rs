@@ -86,6 +86,10 @@ impl Kind for Pair {
         scorer.score_pairs(job, items).await
     }
 
+    fn has_none(scores: &PairScores) -> bool {
+        scores.no_score.is_some()
+    }
+
     fn to_array(rows: Vec<Outcome<PairScores>>) -> Result<ArrayRef> {
         let rows = PairColumns::new(rows);
         let mut columns = preference_scores::columns(&rows);

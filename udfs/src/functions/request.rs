@@ -11,7 +11,7 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
 use super::call::stated_needs;
 use crate::columns::TextColumn;
-use crate::metrics::ScoreMetrics;
+use crate::query_resources::QueryResources;
 use crate::scorer::{Argument, Job, RowError, ScorerError};
 use crate::settings::{ChesSettings, OnError};
 use crate::text::Text;
@@ -94,7 +94,10 @@ impl<T> Request<T> {
             let text_row = if is_one { 0 } else { row };
             let texts = texts_of_row(&texts, text_row, arguments);
             let row = match texts.and_then(|texts| texts.map(&read).transpose()) {
-                Ok(None) => Row::Null,
+                Ok(None) => {
+                    request.job.metrics.skipped_rows.add(1);
+                    Row::Null
+                }
                 Ok(Some(item)) => {
                     request.items.push(item);
                     Row::Scored(request.items.len() - 1)
@@ -106,13 +109,15 @@ impl<T> Request<T> {
         Ok(request)
     }
 
-    /// Joins the scorer's results with the rows that it was not asked about.
+    /// Joins the scorer's results with the rows that it was not asked about. `is_skipped` tells
+    /// whether scores are none by definition.
     ///
     /// # Errors
     /// When the scorer failed, or a row did and `ches.on_error` is `fail`.
     pub fn finish<S: Clone>(
         mut self,
         scored: Result<Vec<Result<S, RowError>>, ScorerError>,
+        is_skipped: impl Fn(&S) -> bool,
     ) -> Result<Vec<Outcome<S>>> {
         let scored = scored.map_err(|error| match error {
             ScorerError::Setting { .. } => DataFusionError::Configuration(error.to_string()),
@@ -134,7 +139,11 @@ impl<T> Request<T> {
                 Row::Malformed(error) => Ok(Some(Err(error))),
                 Row::Scored(item) => match &scored[item] {
                     Err(error) => Ok(Some(Err(self.accept(at, count, error.clone())?))),
-                    Ok(scores) => Ok(Some(Ok(scores.clone()))),
+                    Ok(scores) => {
+                        let skipped = is_skipped(scores).into();
+                        self.job.metrics.skipped_rows.add(skipped);
+                        Ok(Some(Ok(scores.clone())))
+                    }
                 },
             })
             .collect()
@@ -143,6 +152,7 @@ impl<T> Request<T> {
     /// Lets a row error through where `ches.on_error` is `null`; otherwise the query fails.
     fn accept(&self, row: usize, rows: usize, error: RowError) -> Result<RowError> {
         if self.job.settings.on_error == OnError::Null {
+            self.job.metrics.failed_rows.add(1);
             return Ok(error);
         }
         let place = error
@@ -200,12 +210,12 @@ fn job(args: &ScalarFunctionArgs) -> Result<Job> {
         );
     };
     let extensions = &args.config_options.extensions;
+    let resources = extensions.get::<QueryResources>().cloned();
+    let resources = resources.unwrap_or_default();
     Ok(Job {
         settings: ChesSettings::of(&args.config_options),
         needs,
-        metrics: extensions
-            .get::<ScoreMetrics>()
-            .cloned()
-            .unwrap_or_default(),
+        metrics: resources.metrics,
+        memory: resources.memory,
     })
 }

@@ -70,6 +70,10 @@ impl Kind for Response {
         scorer.score_responses(job, items).await
     }
 
+    fn has_none(scores: &ResponseScores) -> bool {
+        scores.no_score.is_some()
+    }
+
     fn to_array(rows: Vec<Outcome<ResponseScores>>) -> Result<ArrayRef> {
         let valid: NullBuffer = rows.iter().map(Option::is_some).collect();
         let log_prob = |row: &Outcome<ResponseScores>| row.as_ref()?.as_ref().ok()?.log_prob;

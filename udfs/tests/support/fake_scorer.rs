@@ -28,7 +28,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 /// How many rows did what, since last asked.
 #[derive(Debug, Default)]
 pub struct Counts {
-    rows: AtomicI64,
+    pub rows: AtomicI64,
     forward_passes: AtomicI64,
     unembeddings: AtomicI64,
     gradients: AtomicI64,

@@ -1,0 +1,36 @@
+//! Memory that outlives a query, accounted to the pool of whichever query used it last.
+
+use std::sync::Arc;
+
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+
+/// What something that is kept for many queries takes from a memory pool.
+#[derive(Debug)]
+pub struct Accounted {
+    name: &'static str,
+    of: Option<(Arc<dyn MemoryPool>, MemoryReservation)>,
+}
+
+impl Accounted {
+    /// Nothing yet, and of no pool.
+    pub fn new(name: &'static str) -> Self {
+        Self { name, of: None }
+    }
+
+    /// From now on it is this pool's; what was taken from the one before is given back.
+    pub fn belong_to(&mut self, pool: &Arc<dyn MemoryPool>) {
+        let is_same = |(of, _): &(Arc<dyn MemoryPool>, _)| Arc::ptr_eq(of, pool);
+        if !self.of.as_ref().is_some_and(is_same) {
+            let taken = MemoryConsumer::new(self.name).register(pool);
+            self.of = Some((Arc::clone(pool), taken));
+        }
+    }
+
+    /// Takes so many bytes, no more and no less. False where the pool has not enough.
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        match &mut self.of {
+            None => true,
+            Some((_, taken)) => taken.try_resize(bytes).is_ok(),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The session as the statement loop sees it: a `COPY` goes through [`output`](super::output), and what a
+//! plan shows holds no secret.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::dataframe::DataFrame;
+use datafusion::error::Result;
+use datafusion::execution::TaskContext;
+use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::{Explain, LogicalPlan, PlanType, ToStringifiedPlan};
+use datafusion::prelude::SessionContext;
+use datafusion_ches::ModelScorer;
+use datafusion_cli::cli_context::CliSessionContext;
+use datafusion_cli::object_storage::instrumented::InstrumentedObjectStoreRegistry;
+use object_store::ObjectStore;
+use url::Url;
+
+use super::output::{self, Clearing};
+
+/// What is shown of a secret.
+const HIDDEN: &str = "***";
+
+/// A session of the command.
+pub struct Context {
+    /// The session.
+    pub session: SessionContext,
+    /// What computes its scores.
+    pub scorer: Arc<ModelScorer>,
+    /// Where it reads and writes.
+    pub stores: Arc<InstrumentedObjectStoreRegistry>,
+    /// Runs that were dropped.
+    pub clearing: Clearing,
+}
+
+#[async_trait]
+impl CliSessionContext for Context {
+    fn task_ctx(&self) -> Arc<TaskContext> {
+        self.session.task_ctx()
+    }
+
+    fn session_state(&self) -> SessionState {
+        self.session.state()
+    }
+
+    fn register_object_store(
+        &self,
+        url: &Url,
+        store: Arc<dyn ObjectStore>,
+    ) -> Option<Arc<dyn ObjectStore>> {
+        self.session.register_object_store(url, store)
+    }
+
+    fn register_table_options_extension_from_scheme(&self, scheme: &str) {
+        CliSessionContext::register_table_options_extension_from_scheme(&self.session, scheme);
+    }
+
+    async fn execute_logical_plan(&self, plan: LogicalPlan) -> Result<DataFrame> {
+        if output::is_copy(&plan) {
+            let (session, scorer) = (&self.session, &*self.scorer);
+            return output::copy(session, plan, scorer, &self.clearing).await;
+        }
+        let plan = match plan {
+            LogicalPlan::Explain(explain) => without_secrets(explain)?,
+            other => other,
+        };
+        self.session.execute_logical_plan(plan).await
+    }
+}
+
+/// The same explanation, with accounts' options hidden.
+fn without_secrets(explain: Explain) -> Result<LogicalPlan> {
+    let plan = Arc::unwrap_or_clone(explain.plan);
+    let plan = plan.transform_down(|node| {
+        Ok(match node {
+            LogicalPlan::Copy(mut copy) => {
+                for (key, value) in &mut copy.options {
+                    if is_of_an_account(key) {
+                        *value = HIDDEN.to_owned();
+                    }
+                }
+                Transformed::yes(LogicalPlan::Copy(copy))
+            }
+            other => Transformed::no(other),
+        })
+    })?;
+    let plan = Arc::new(plan.data);
+    Ok(LogicalPlan::Explain(Explain {
+        stringified_plans: vec![plan.to_stringified(PlanType::InitialLogicalPlan)],
+        plan,
+        ..explain
+    }))
+}
+
+fn is_of_an_account(option: &str) -> bool {
+    let option = option.to_ascii_lowercase();
+    let accounts = ["aws.", "gcp.", "azure.", "oss.", "cos."];
+    accounts.iter().any(|account| option.starts_with(account))
+        || ["secret", "token", "password", "key"]
+            .iter()
+            .any(|word| option.contains(word))
+}

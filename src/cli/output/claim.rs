@@ -1,0 +1,302 @@
+//! Who may write a place: one run at a time.
+//!
+//! A local place has a locked file beside it, which the system unlocks when its process ends, however it
+//! ends. An object store has an object that its run keeps changing; one that has not changed for
+//! [`LEASE`] is of a run that was killed, and is taken over. One of a process of this machine that is no
+//! more is taken over at once.
+
+use std::fs::{File, TryLockError};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use object_store::path::Path;
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
+use serde::{Deserialize, Serialize};
+use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
+
+use super::manifest::put_if;
+
+/// A claim that does not change for so long is abandoned.
+const LEASE: Duration = Duration::from_secs(60);
+
+/// How often it is changed.
+const BEAT: Duration = Duration::from_secs(15);
+
+/// How often somebody else's is looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// The right to write a place.
+#[derive(Debug)]
+pub enum Claim {
+    Lock(#[allow(dead_code)] Lock),
+    Lease(Lease),
+}
+
+/// A locked file.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    /// Locked until this is dropped.
+    _file: File,
+}
+
+impl Drop for Lock {
+    /// Removes the file while it is locked: who opened it meanwhile looks whether it is still there.
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// An object that is changed again and again.
+#[derive(Debug)]
+pub struct Lease {
+    held: Arc<Held>,
+    beating: AbortHandle,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.beating.abort();
+    }
+}
+
+/// What is written into a claim.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Holder {
+    run: String,
+    host: String,
+    process: u32,
+    /// When that process started, seconds since 1970.
+    started: u64,
+    beat: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    store: Arc<dyn ObjectStore>,
+    place: Path,
+    state: Mutex<(Holder, UpdateVersion)>,
+}
+
+impl Claim {
+    /// Locks a file at a path, for what is written beside it.
+    ///
+    /// # Errors
+    /// When another process has locked it, or it cannot be made.
+    pub fn lock(path: PathBuf) -> Result<Self, String> {
+        let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        loop {
+            let file = File::create(&path).map_err(failed)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(format!(
+                        "another run is writing here ({} is locked)",
+                        path.display()
+                    ));
+                }
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
+            // Whoever had it may have removed it between the two steps.
+            if is_at(&file, &path) {
+                return Ok(Self::Lock(Lock { path, _file: file }));
+            }
+        }
+    }
+
+    /// Claims an object store's place by an object of this name.
+    ///
+    /// # Errors
+    /// When another run holds it, or the store fails or knows no conditional writes.
+    pub async fn lease(
+        store: Arc<dyn ObjectStore>,
+        place: Path,
+        run: &str,
+    ) -> Result<Self, String> {
+        let failed = |error: Error| format!("{place}: {error}");
+        let holder = Holder::of_this_process(run);
+        let mut mode = PutMode::Create;
+        let version = loop {
+            match put_if(&*store, &place, holder.bytes(), mode).await {
+                Ok(version) => break version,
+                Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
+                    mode = match until_abandoned(&*store, &place).await.map_err(failed)? {
+                        Abandoned::Gone => PutMode::Create,
+                        Abandoned::Left(version) => PutMode::Update(version),
+                        Abandoned::Not(other) => {
+                            return Err(format!(
+                                "another run is writing here: {} of process {} on {}",
+                                other.run, other.process, other.host
+                            ));
+                        }
+                    };
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        };
+        let held = Arc::new(Held {
+            store,
+            place,
+            state: Mutex::new((holder, version)),
+        });
+        let beating = Arc::clone(&held);
+        let beating = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(BEAT).await;
+                if let Err(error) = beating.beat().await {
+                    tracing::warn!("{}: {error}", beating.place);
+                }
+            }
+        });
+        Ok(Self::Lease(Lease {
+            held,
+            beating: beating.abort_handle(),
+        }))
+    }
+
+    /// Whether it is still this run's.
+    ///
+    /// # Errors
+    /// When another run has taken over, or the store fails.
+    pub async fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Lock(_) => Ok(()),
+            Self::Lease(lease) => {
+                let beaten = lease.held.beat().await;
+                beaten.map_err(|error| match error {
+                    Error::Precondition { .. } | Error::NotFound { .. } => {
+                        "another run has taken over, since this one was not heard of".to_owned()
+                    }
+                    error => error.to_string(),
+                })
+            }
+        }
+    }
+
+    /// Whether nobody else writes, whatever the store knows of conditions.
+    pub fn is_lock(&self) -> bool {
+        matches!(self, Self::Lock(_))
+    }
+
+    /// Gives it back.
+    pub async fn release(self) {
+        if let Self::Lease(lease) = self {
+            lease.beating.abort();
+            // Only if it is still held.
+            if lease.held.beat().await.is_ok() {
+                let _ = lease.held.store.delete(&lease.held.place).await;
+            }
+        }
+    }
+}
+
+impl Held {
+    async fn beat(&self) -> object_store::Result<()> {
+        let mut state = self.state.lock().await;
+        state.0.beat += 1;
+        let mode = PutMode::Update(state.1.clone());
+        state.1 = put_if(&*self.store, &self.place, state.0.bytes(), mode).await?;
+        Ok(())
+    }
+}
+
+impl Holder {
+    fn of_this_process(run: &str) -> Self {
+        let process = std::process::id();
+        Self {
+            run: run.to_owned(),
+            host: System::host_name().unwrap_or_default(),
+            process,
+            started: start_time(process).unwrap_or_default(),
+            beat: 0,
+        }
+    }
+
+    /// Whether it was a process of this machine that is no more.
+    fn is_dead(&self) -> bool {
+        let is_here = System::host_name().is_some_and(|host| host == self.host);
+        is_here && start_time(self.process) != Some(self.started)
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+fn start_time(process: u32) -> Option<u64> {
+    let pid = Pid::from_u32(process);
+    let mut system = System::new();
+    let which = ProcessesToUpdate::Some(&[pid]);
+    system.refresh_processes_specifics(which, true, ProcessRefreshKind::nothing());
+    system.process(pid).map(sysinfo::Process::start_time)
+}
+
+/// Whether a file is the one at a path.
+#[cfg(unix)]
+fn is_at(file: &File, path: &std::path::Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(of_file), Ok(at_path)) => of_file.ino() == at_path.ino(),
+        _ => false,
+    }
+}
+
+/// Elsewhere an open file cannot be removed.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &std::path::Path) -> bool {
+    true
+}
+
+/// What became of somebody else's claim.
+enum Abandoned {
+    /// It was given back.
+    Gone,
+    /// Its run was killed; this is its last state.
+    Left(UpdateVersion),
+    /// Its run is at work.
+    Not(Holder),
+}
+
+/// Watches a claim until it changes, or has not for too long.
+async fn until_abandoned(store: &dyn ObjectStore, place: &Path) -> object_store::Result<Abandoned> {
+    let mut first: Option<(UpdateVersion, Instant)> = None;
+    loop {
+        let got = match store.get(place).await {
+            Ok(got) => got,
+            Err(Error::NotFound { .. }) => return Ok(Abandoned::Gone),
+            Err(error) => return Err(error),
+        };
+        let version = UpdateVersion {
+            e_tag: got.meta.e_tag.clone(),
+            version: got.meta.version.clone(),
+        };
+        let holder: Option<Holder> = serde_json::from_slice(&got.bytes().await?).ok();
+        match (&holder, &first) {
+            (Some(holder), _) if holder.is_dead() => return Ok(Abandoned::Left(version)),
+            (_, None) => {
+                let of_whom = holder.map_or_else(String::new, |of| {
+                    format!(" by {} (process {} on {})", of.run, of.process, of.host)
+                });
+                tracing::warn!(
+                    "{place}: claimed{of_whom}; taken over if nothing is heard of it for {} s",
+                    LEASE.as_secs()
+                );
+                first = Some((version, Instant::now()));
+            }
+            (Some(holder), Some((before, _))) if before.e_tag != version.e_tag => {
+                return Ok(Abandoned::Not(holder.clone()));
+            }
+            (_, Some((_, since))) if since.elapsed() >= LEASE => {
+                return Ok(Abandoned::Left(version));
+            }
+            _ => {}
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}

@@ -1,0 +1,163 @@
+//! The manifest of a directory that was written: its files, and how they came to be. It is the commit.
+
+use std::collections::BTreeMap;
+
+use object_store::path::Path;
+use object_store::{
+    Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, Result, UpdateVersion,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::cli::scores::Scores;
+
+/// Changes when a reader of an older one would misread it.
+const FORMAT_VERSION: u32 = 1;
+
+/// What a run wrote.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Of the manifest's own form.
+    pub format_version: u32,
+    /// The run's name, with which the names of its files begin.
+    pub run: String,
+    /// When it began, RFC 3339.
+    pub began: String,
+    /// When it was committed.
+    pub finished: String,
+    /// Rows in all files.
+    pub rows: u64,
+    /// The files, by path within the directory.
+    pub files: Vec<File>,
+    /// What scoring came to; none where nothing was scored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scores: Option<Scores>,
+    /// Where the scores come from: the model's fingerprint and more, as in the columns' metadata.
+    pub provenance: BTreeMap<String, String>,
+    /// The `ches.*` settings.
+    pub settings: BTreeMap<String, Option<String>>,
+    /// Of this command and of DataFusion.
+    pub versions: BTreeMap<String, String>,
+}
+
+/// A file of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct File {
+    /// Within the directory.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+impl Manifest {
+    /// A run that has nothing yet.
+    pub fn begun(run: String, began: String) -> Self {
+        let versions = [
+            ("datafusion-ches", env!("CARGO_PKG_VERSION")),
+            ("datafusion", datafusion::DATAFUSION_VERSION),
+        ];
+        let versions = versions.map(|(name, version)| (name.to_owned(), version.to_owned()));
+        Self {
+            format_version: FORMAT_VERSION,
+            run,
+            began,
+            finished: String::new(),
+            rows: 0,
+            files: Vec::new(),
+            scores: None,
+            provenance: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            versions: versions.into(),
+        }
+    }
+}
+
+/// A manifest that is there, and by what a change of it is noticed.
+#[derive(Debug)]
+pub struct Committed {
+    /// What it says.
+    pub manifest: Manifest,
+    version: UpdateVersion,
+}
+
+/// The manifest at a place, if there is one.
+///
+/// # Errors
+/// When it cannot be read, or is none.
+pub async fn read(store: &dyn ObjectStore, place: &Path) -> Result<Option<Committed>> {
+    let got = match store.get(place).await {
+        Ok(got) => got,
+        Err(Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let version = UpdateVersion {
+        e_tag: got.meta.e_tag.clone(),
+        version: got.meta.version.clone(),
+    };
+    let bytes = got.bytes().await?;
+    let not_one = |reason: String| Error::Generic {
+        store: "ches",
+        source: format!("{place}: not a manifest of ches: {reason}").into(),
+    };
+    let manifest: Manifest =
+        serde_json::from_slice(&bytes).map_err(|error| not_one(error.to_string()))?;
+    match manifest.format_version {
+        FORMAT_VERSION => Ok(Some(Committed { manifest, version })),
+        other => Err(not_one(format!(
+            "format version {other}; accepted: {FORMAT_VERSION}"
+        ))),
+    }
+}
+
+/// Writes a manifest in the place of the one that was there when the run began, and of no other.
+///
+/// # Errors
+/// When another run has committed meanwhile, or the store fails.
+pub async fn commit(
+    store: &dyn ObjectStore,
+    place: &Path,
+    manifest: &Manifest,
+    before: Option<&Committed>,
+    is_locked: bool,
+) -> Result<()> {
+    let mode = match before {
+        // Under a lock nobody else writes.
+        _ if is_locked => PutMode::Overwrite,
+        None => PutMode::Create,
+        Some(before) => PutMode::Update(before.version.clone()),
+    };
+    let bytes = serde_json::to_vec_pretty(manifest).map_err(|error| Error::Generic {
+        store: "ches",
+        source: error.into(),
+    })?;
+    put_if(store, place, bytes, mode).await.map(drop)
+}
+
+/// Writes an object on a condition. Where the answer to a request was lost and it was sent again, the
+/// condition fails because it was met before: then what is there is what was to be written.
+///
+/// # Errors
+/// When the condition is not met, or the store fails.
+pub async fn put_if(
+    store: &dyn ObjectStore,
+    place: &Path,
+    bytes: Vec<u8>,
+    mode: PutMode,
+) -> Result<UpdateVersion> {
+    let payload = PutPayload::from(bytes.clone());
+    match store.put_opts(place, payload, PutOptions::from(mode)).await {
+        Ok(put) => Ok(put.into()),
+        Err(error @ (Error::AlreadyExists { .. } | Error::Precondition { .. })) => {
+            let got = store.get(place).await?;
+            let version = UpdateVersion {
+                e_tag: got.meta.e_tag.clone(),
+                version: got.meta.version.clone(),
+            };
+            if got.bytes().await? == bytes {
+                Ok(version)
+            } else {
+                Err(error)
+            }
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,136 @@
+//! Watching plans that score: how far they are, and what they came to.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::error::Result;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
+use datafusion_ches::ches_udfs::ScoreExec;
+
+use super::scores::Scores;
+
+/// The plans of a session that score. As the last physical optimizer rule it sees every plan that is
+/// executed, and changes none.
+#[derive(Debug, Default)]
+pub struct Watch {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Of the statement that runs.
+    plans: Vec<Arc<dyn ExecutionPlan>>,
+    /// Of the statements before.
+    done: Option<Scores>,
+}
+
+impl State {
+    fn scores(&self) -> Option<Scores> {
+        let of_plans = self.plans.iter().filter_map(Scores::of);
+        self.done
+            .into_iter()
+            .chain(of_plans)
+            .reduce(|mut sum, more| {
+                sum.add(&more);
+                sum
+            })
+    }
+}
+
+impl Watch {
+    /// A statement ended: its plans are let go of.
+    pub fn statement_ended(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.done = state.scores();
+        state.plans.clear();
+    }
+
+    /// What scoring came to in all statements; none if nothing was scored.
+    pub fn scores(&self) -> Option<Scores> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.scores()
+    }
+
+    /// How many rows the running statement is likely to score: as many of the rows of its tables as of
+    /// those that were read so far. None where tables do not tell how many they have.
+    pub fn expected_rows(&self) -> Option<u64> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut expected = 0.0;
+        for plan in &state.plans {
+            let mut is_known = true;
+            let visited = plan.apply(|node| {
+                if node.downcast_ref::<ScoreExec>().is_some() {
+                    match expected_below(node) {
+                        Some(rows) => expected += rows,
+                        None => is_known = false,
+                    }
+                }
+                Ok(TreeNodeRecursion::Continue)
+            });
+            if visited.is_err() || !is_known {
+                return None;
+            }
+        }
+        Some(expected as u64)
+    }
+}
+
+fn output_rows(plan: &Arc<dyn ExecutionPlan>) -> Option<f64> {
+    Some(plan.metrics()?.output_rows()? as f64)
+}
+
+fn expected_below(scoring: &Arc<dyn ExecutionPlan>) -> Option<f64> {
+    let input = Arc::clone(scoring.children().into_iter().next()?);
+    let (mut all, mut read) = (0.0, 0.0);
+    let mut is_known = true;
+    let visited = input.apply(|node| {
+        if node.children().is_empty() {
+            let statistics = StatisticsContext::new();
+            let rows = statistics
+                .compute(node.as_ref(), &StatisticsArgs::new())
+                .ok();
+            let rows = rows.and_then(|of| of.num_rows.get_value().copied());
+            match (rows, node.metrics()) {
+                (Some(rows), Some(metrics)) => {
+                    all += rows as f64;
+                    let pruned = metrics.sum_by_name("pushdown_rows_pruned");
+                    let pruned = pruned.map_or(0, |of| of.as_usize());
+                    read += (metrics.output_rows().unwrap_or(0) + pruned) as f64;
+                }
+                _ => is_known = false,
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    let came = output_rows(&input)?;
+    (visited.is_ok() && is_known && read > 0.0).then(|| (all * came / read).max(came))
+}
+
+/// The rule.
+#[derive(Debug)]
+pub struct WatchPlans(pub Arc<Watch>);
+
+impl PhysicalOptimizerRule for WatchPlans {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        _config: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        if Scores::of(&plan).is_some() {
+            let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.plans.push(Arc::clone(&plan));
+        }
+        Ok(plan)
+    }
+
+    fn name(&self) -> &str {
+        "ches_watch_plans"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
