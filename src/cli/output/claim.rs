@@ -300,3 +300,90 @@ async fn until_abandoned(store: &dyn ObjectStore, place: &Path) -> object_store:
         tokio::time::sleep(LOOK).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    fn place() -> Path {
+        Path::from("out.ches-run.json")
+    }
+
+    #[test]
+    fn one_process_at_a_time_locks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/out.ches-run.lock");
+        let first = Claim::lock(path.clone()).unwrap();
+        let refused = Claim::lock(path.clone()).unwrap_err();
+        assert!(refused.contains("another run is writing here"), "{refused}");
+        drop(first);
+        assert!(!path.exists());
+        // What a killed process leaves is locked by nobody.
+        std::fs::write(&path, "").unwrap();
+        drop(Claim::lock(path.clone()).unwrap());
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_lease_is_given_back() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let claim = Claim::lease(Arc::clone(&store), place(), "ches-1")
+            .await
+            .unwrap();
+        claim.check().await.unwrap();
+        claim.release().await;
+        assert!(matches!(
+            store.head(&place()).await,
+            Err(Error::NotFound { .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn the_claim_of_a_dead_process_is_taken_over() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let mut dead = Holder::of_this_process("ches-1");
+        assert!(!dead.is_dead());
+        dead.started += 1;
+        assert!(dead.is_dead());
+        store.put(&place(), dead.bytes().into()).await.unwrap();
+        let claim = Claim::lease(Arc::clone(&store), place(), "ches-2")
+            .await
+            .unwrap();
+        claim.check().await.unwrap();
+
+        // Somebody else takes it over: it is neither held nor given back any more.
+        let other = Holder::of_this_process("ches-3");
+        store.put(&place(), other.bytes().into()).await.unwrap();
+        assert!(
+            claim
+                .check()
+                .await
+                .unwrap_err()
+                .contains("another run has taken over")
+        );
+        claim.release().await;
+        assert!(store.head(&place()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_changes_is_not_abandoned() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let mut holder = Holder::of_this_process("ches-1");
+        store.put(&place(), holder.bytes().into()).await.unwrap();
+        let changing = Arc::clone(&store);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                holder.beat += 1;
+                changing.put(&place(), holder.bytes().into()).await.unwrap();
+            }
+        });
+        let refused = Claim::lease(store, place(), "ches-2").await.unwrap_err();
+        assert!(
+            refused.contains("another run is writing here: ches-1"),
+            "{refused}"
+        );
+    }
+}

@@ -161,3 +161,60 @@ pub async fn put_if(
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    fn place() -> Path {
+        Path::from("out.ches-manifest.json")
+    }
+
+    fn manifest(run: &str) -> Manifest {
+        Manifest::begun(run.into(), "2026-11-24T00:00:00Z".into())
+    }
+
+    #[tokio::test]
+    async fn of_two_runs_that_began_together_one_is_committed() {
+        let store = InMemory::new();
+        assert!(read(&store, &place()).await.unwrap().is_none());
+        commit(&store, &place(), &manifest("a"), None, false)
+            .await
+            .unwrap();
+        let late = commit(&store, &place(), &manifest("b"), None, false).await;
+        assert!(matches!(late, Err(Error::AlreadyExists { .. })), "{late:?}");
+
+        let before = read(&store, &place()).await.unwrap();
+        assert_eq!(before.as_ref().unwrap().manifest, manifest("a"));
+        commit(&store, &place(), &manifest("c"), before.as_ref(), false)
+            .await
+            .unwrap();
+        let late = commit(&store, &place(), &manifest("d"), before.as_ref(), false).await;
+        assert!(matches!(late, Err(Error::Precondition { .. })), "{late:?}");
+        let there = read(&store, &place()).await.unwrap().unwrap();
+        assert_eq!(there.manifest.run, "c");
+    }
+
+    /// An answer was lost and the request sent again: the second time the condition fails.
+    #[tokio::test]
+    async fn what_was_written_before_is_written() {
+        let store = InMemory::new();
+        for _ in 0..2 {
+            commit(&store, &place(), &manifest("a"), None, false)
+                .await
+                .unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_manifest_is_said() {
+        let store = InMemory::new();
+        for content in ["{}", "[", "{\"format_version\": 2}"] {
+            store.put(&place(), content.into()).await.unwrap();
+            let error = read(&store, &place()).await.unwrap_err().to_string();
+            assert!(error.contains("not a manifest of ches"), "{error}");
+        }
+    }
+}
