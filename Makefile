@@ -30,15 +30,17 @@ model:
 
 test:
 	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; \
+	python=$$($(PYTHON) scripts/test_tools.py) || exit 1; export CHES_TEST_PYTHON="$$python"; \
 	[ ! -d "$(DATA)" ] || export CHES_TEST_DATA="$(abspath $(DATA))" CHES_TEST_DATA_EVERY=$(EVERY); \
 	CHES_TEST_MODEL="$$model" $(CARGO) test $(FEATURES)
 
 bench: build
-	$(CARGO) build $(FEATURES) --example matmul_peak
+	$(CARGO) build $(FEATURES) --example matmul_peak --example throughput
 	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; \
 	$(PYTHON) bench/bench.py --ches $(CHES) --matmul-peak target/debug/examples/matmul_peak \
 	  --model "$$model" --data "$(DATA)" && \
-	$(PYTHON) bench/loading.py --ches $(CHES)
+	$(PYTHON) bench/loading.py --ches $(CHES) && \
+	target/debug/examples/throughput
 
 # Trains on pairs one by one and compares with what was predicted: half an hour or more. Needs torch,
 # transformers, gguf and pyarrow.

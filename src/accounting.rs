@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion::execution::memory_pool::{
+    MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
+};
+
+/// Of a pool at most this part: a sort cannot ask for memory back that is kept for later.
+const SHARE: usize = 8;
 
 /// What something that is kept for many queries takes from a memory pool.
 #[derive(Debug)]
@@ -26,11 +31,16 @@ impl Accounted {
         }
     }
 
-    /// Takes so many bytes, no more and no less. False where the pool has not enough.
+    /// Takes so many bytes, no more and no less. False where that is more than its share of the pool, or
+    /// than the pool has left.
     pub fn resize(&mut self, bytes: usize) -> bool {
-        match &mut self.of {
-            None => true,
-            Some((_, taken)) => taken.try_resize(bytes).is_ok(),
-        }
+        let Some((pool, taken)) = &mut self.of else {
+            return true;
+        };
+        let is_within_share = match pool.memory_limit() {
+            MemoryLimit::Finite(limit) => bytes <= limit / SHARE,
+            MemoryLimit::Infinite | MemoryLimit::Unknown => true,
+        };
+        is_within_share && taken.try_resize(bytes).is_ok()
     }
 }
