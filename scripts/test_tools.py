@@ -14,7 +14,8 @@ import sys
 
 from fetch_demo_model import cache_folder
 
-PACKAGES = ["moto[server]==5.2.5", "pyarrow==26.0.1"]
+# moto[server] would bring 180 MB more, for clouds' other services.
+PACKAGES = ["moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5", "pyarrow==26.0.1"]
 
 
 def environment():
@@ -34,7 +35,7 @@ def make(folder):
     venv = [sys.executable, "-m", "venv", "--without-pip", folder]
     ask = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     # The pip at hand installs: Debian's python has none to put into an environment.
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--target"]
+    pip = [sys.executable, "-m", "pip", "install", "-qq", "--no-warn-conflicts", "--target"]
     try:
         subprocess.run(venv, stdout=sys.stderr, check=True)
         packages = subprocess.run(ask, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
@@ -42,8 +43,8 @@ def make(folder):
     except (OSError, subprocess.CalledProcessError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         sys.exit(
-            f"The tests' Python environment could not be made: {error}.\n"
-            f"It takes venv, pip and {' and '.join(PACKAGES)} (about 200 MB). Is this machine "
+            f"The tests' Python environment could not be made: {error}\n"
+            f"It takes venv, pip and {', '.join(PACKAGES)} (about 300 MB). Is this machine "
             "offline?\nTo use an environment of your own: CHES_TEST_PYTHON=/path/to/python cargo test"
         )
     (folder / "whole").touch()

@@ -76,7 +76,7 @@ fn without_secrets(explain: Explain) -> Result<LogicalPlan> {
         Ok(match node {
             LogicalPlan::Copy(mut copy) => {
                 for (key, value) in &mut copy.options {
-                    if is_of_an_account(key) {
+                    if output::is_of_an_account(key) {
                         *value = HIDDEN.to_owned();
                     }
                 }
@@ -91,13 +91,4 @@ fn without_secrets(explain: Explain) -> Result<LogicalPlan> {
         plan,
         ..explain
     }))
-}
-
-fn is_of_an_account(option: &str) -> bool {
-    let option = option.to_ascii_lowercase();
-    let accounts = ["aws.", "gcp.", "azure.", "oss.", "cos."];
-    accounts.iter().any(|account| option.starts_with(account))
-        || ["secret", "token", "password", "key"]
-            .iter()
-            .any(|word| option.contains(word))
 }

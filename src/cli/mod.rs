@@ -9,6 +9,7 @@ mod progress;
 mod report;
 mod scores;
 mod session;
+mod tables;
 mod watch;
 
 use std::io::{IsTerminal, Read, stderr, stdin};

@@ -13,6 +13,7 @@ use datafusion_cli::object_storage::instrumented::InstrumentedObjectStoreRegistr
 
 use super::args::Args;
 use super::object_stores::ObjectStores;
+use super::tables::enable_url_tables;
 use super::watch::{Watch, WatchPlans};
 
 /// A session in which files and URLs are tables, with the CHES functions.
@@ -24,15 +25,23 @@ pub async fn start(
 ) -> Result<SessionContext> {
     let mut options = ConfigOptions::from_env()?;
     options.format.null = "NULL".into();
+    let is_free = |variable: &str| std::env::var_os(variable).is_none();
     // Texts are wide: they are read for the rows that the cheap conditions keep.
-    if std::env::var_os("DATAFUSION_EXECUTION_PARQUET_PUSHDOWN_FILTERS").is_none() {
+    if is_free("DATAFUSION_EXECUTION_PARQUET_PUSHDOWN_FILTERS") {
         options.execution.parquet.pushdown_filters = true;
+    }
+    // What is written has the strings that every reader knows.
+    if is_free("DATAFUSION_EXECUTION_PARQUET_SCHEMA_FORCE_VIEW_TYPES") {
+        options.execution.parquet.schema_force_view_types = false;
+    }
+    if is_free("DATAFUSION_SQL_PARSER_MAP_STRING_TYPES_TO_UTF8VIEW") {
+        options.sql_parser.map_string_types_to_utf8view = false;
     }
     let config = SessionConfig::from(options).with_information_schema(true);
     let runtime = RuntimeEnvBuilder::new()
         .with_object_store_registry(Arc::new(ObjectStores::new(stores)))
         .build_arc()?;
-    let ctx = SessionContext::new_with_config_rt(config, runtime).enable_url_table();
+    let ctx = enable_url_tables(SessionContext::new_with_config_rt(config, runtime));
     ctx.refresh_catalogs().await?;
     ctx.register_catalog_list(Arc::new(DynamicObjectStoreCatalog::new(
         Arc::clone(ctx.state().catalog_list()),

@@ -82,6 +82,13 @@ pub fn is_copy(plan: &LogicalPlan) -> bool {
     }
 }
 
+/// Whether an option of a COPY is one of the account that writes.
+pub fn is_of_an_account(option: &str) -> bool {
+    let option = option.to_ascii_lowercase();
+    let accounts = ["aws.", "gcp.", "azure.", "oss.", "cos."];
+    accounts.iter().any(|account| option.starts_with(account))
+}
+
 /// Runs a plan that [`is_copy`]; the frame is what it answers.
 ///
 /// # Errors
@@ -393,10 +400,14 @@ impl Output {
         let url = open.url()?;
         let plan = plan.transform_down(|node| {
             Ok(match node {
-                LogicalPlan::Copy(copy) => Transformed::yes(LogicalPlan::Copy(CopyTo {
-                    output_url: open.output_url(&url),
-                    ..copy
-                })),
+                LogicalPlan::Copy(mut copy) => {
+                    // The store is open, and plans are logged.
+                    copy.options.retain(|option, _| !is_of_an_account(option));
+                    Transformed::yes(LogicalPlan::Copy(CopyTo {
+                        output_url: open.output_url(&url),
+                        ..copy
+                    }))
+                }
                 other => Transformed::no(other),
             })
         })?;
