@@ -15,7 +15,8 @@ fn model() -> PathBuf {
 
 /// The command on the family's rows, with a cache of its own.
 fn score(place: &str, cache: &Path, environment: &[(&str, &str)]) -> Output {
-    let rows = cache.join("rows.json");
+    // Others may read theirs.
+    let rows = cache.join(format!("rows-{:?}.json", std::thread::current().id()));
     std::fs::copy(
         root().join("tests/goldens/families/llama/rows.jsonl"),
         &rows,
