@@ -495,44 +495,46 @@ impl Shared {
                 source: reason.into(),
             }),
         };
-        let mut state = self.lock();
-        state.flushes += 1;
         let is_written = written.is_ok();
-        match written {
-            Ok(_) => {
-                state.flushing.clear();
-                state.failure = None;
-                state.add_file(path, &entries);
-                tracing::debug!(
-                    "ches.cache: {}: {} scores written",
-                    self.place,
-                    entries.len()
-                );
-            }
-            Err(error) => {
-                let flushing = std::mem::take(&mut state.flushing);
-                for (key, mut scores) in flushing {
-                    if let Some(newer) = state.pending.remove(&key) {
-                        scores.add(newer);
-                    }
-                    state.pending.insert(key, scores);
-                }
-                let bytes = state.pending.values().map(ModelScores::bytes).sum();
-                state.pending_bytes = bytes;
-                // Tried again after a while, as if they were new.
-                state.since = Some(Instant::now());
-                state.is_wanted_now = false;
-                let reason = format!("{}: {error}", self.place);
-                tracing::warn!("ches.cache: {reason}; scores will be written later");
-                state.failure = Some(reason);
-            }
-        }
-        drop(state);
+        self.settle(path, &entries, written.map(drop));
         self.written.notify_all();
         if !is_written && !self.lock().is_closed {
             tokio::time::sleep(IDLE).await;
         }
         is_written
+    }
+
+    /// What was being written is in a file now, or is pending again.
+    fn settle(&self, path: Path, entries: &Entries, written: object_store::Result<()>) {
+        let mut state = self.lock();
+        state.flushes += 1;
+        let Err(error) = written else {
+            state.flushing.clear();
+            state.failure = None;
+            state.add_file(path, entries);
+            tracing::debug!(
+                "ches.cache: {}: {} scores written",
+                self.place,
+                entries.len()
+            );
+            return;
+        };
+        for (key, mut scores) in std::mem::take(&mut state.flushing) {
+            if let Some(newer) = state.pending.remove(&key) {
+                scores.add(newer);
+            }
+            state.pending.insert(key, scores);
+        }
+        state.pending_bytes = state.pending.values().map(ModelScores::bytes).sum();
+        // Tried again after a while, as if they were new.
+        state.since = Some(Instant::now());
+        state.is_wanted_now = false;
+        let reason = format!("{}: {error}", self.place);
+        // Said once, as long as it lasts.
+        if state.failure.is_none() {
+            tracing::warn!("ches.cache: {reason}; scores will be written later");
+        }
+        state.failure = Some(reason);
     }
 
     /// Learns of files that are new.
