@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -66,7 +67,12 @@ impl Row<'_> {
     fn assert_fate(self, what: &str, fate: Fate) {
         assert_eq!(self.is_null(), matches!(fate, Null), "{what}");
         let has_scores = !self.get("ches").is_null() && !self.get("chosen_logprob").is_null();
-        assert_eq!(has_scores, matches!(fate, Scored), "{what}: {:?}", self.error());
+        assert_eq!(
+            has_scores,
+            matches!(fate, Scored),
+            "{what}: {:?}",
+            self.error()
+        );
         match (fate, self.error()) {
             (Null | Scored, error) => assert_eq!(error, None, "{what}"),
             (NoScore(reason) | Bad(_, reason), error) => {
@@ -112,22 +118,26 @@ fn turn(role: &str, content: &str) -> Message {
     Some([role, content].map(|text| Some(text.to_owned())))
 }
 
-fn user(content: &str) -> Conversation {
-    Some(vec![turn("user", content)])
-}
-
-fn assistant(content: &str) -> Conversation {
-    Some(vec![turn("assistant", content)])
-}
-
 /// A conversation of one message.
 fn one(message: Message) -> Conversation {
     Some(vec![message])
 }
 
+fn user(content: &str) -> Conversation {
+    one(turn("user", content))
+}
+
+fn assistant(content: &str) -> Conversation {
+    one(turn("assistant", content))
+}
+
 fn conversations<O: OffsetSizeTrait>(names: [&str; 2], rows: &[Conversation]) -> ArrayRef {
-    let messages: Vec<Option<&[Option<String>; 2]>> =
-        rows.iter().flatten().flatten().map(Option::as_ref).collect();
+    let messages: Vec<Option<&[Option<String>; 2]>> = rows
+        .iter()
+        .flatten()
+        .flatten()
+        .map(Option::as_ref)
+        .collect();
     let texts = |at: usize| -> ArrayRef {
         let texts = messages
             .iter()
@@ -196,7 +206,11 @@ fn session(ches: &Ches, batch_size: usize) -> SessionContext {
 /// Scores of all rows of `pairs`. Panics unless these are the rows of `expected`, in order.
 async fn scores(ctx: &SessionContext, expected: &[RecordBatch]) -> Result<StructArray, String> {
     let schema = expected[0].schema();
-    let names = schema.fields().iter().skip(1).map(|field| field.name().as_str());
+    let names = schema
+        .fields()
+        .iter()
+        .skip(1)
+        .map(|field| field.name().as_str());
     let names = names.collect::<Vec<_>>().join(", ");
     let sql = format!("SELECT id, preference_scores({names}) FROM pairs");
     let frame = ctx.sql(&sql).await.map_err(|error| error.to_string())?;
@@ -204,7 +218,7 @@ async fn scores(ctx: &SessionContext, expected: &[RecordBatch]) -> Result<Struct
     let found = concat_batches(&batches[0].schema(), &batches).unwrap();
     let expected = expected
         .iter()
-        .flat_map(|batch| batch.column(0).as_primitive::<Int32Type>().values());
+        .flat_map(|batch| batch.column(0).as_primitive::<Int32Type>().values().iter());
     let ids = found.column(0).as_primitive::<Int32Type>().values();
     assert!(ids.iter().eq(expected), "{ids:?}");
     Ok(found.column(1).as_struct().clone())
@@ -252,7 +266,8 @@ async fn score_parquet(ches: &Ches, batch_size: usize, rows: &RecordBatch) -> St
 
 fn poisoned() -> Vec<(&'static str, [Conversation; 3], Fate)> {
     let x = || user("x");
-    let [yes, no] = [|| assistant("yes"), || assistant("no")];
+    let yes = || assistant("yes");
+    let no = || assistant("no");
     let message = |role: Option<&str>, content: Option<&str>| {
         one(Some([role, content].map(|text| text.map(str::to_owned))))
     };
@@ -397,8 +412,8 @@ async fn rows_are_as_they_are_alone() {
     for ((name, _, fate), scores) in cases.iter().zip(&alone) {
         Row(scores, 0).assert_fate(name, *fate);
     }
-    let prompts = alone.iter().map(|scores| Row(scores, 0).get("ches").to_string());
-    let different: std::collections::HashSet<String> = prompts.collect();
+    let ches = |scores| Row(scores, 0).get("ches").to_string();
+    let different: HashSet<String> = alone.iter().map(ches).collect();
     assert!(different.len() > 12, "{different:?}");
 
     let slices = |size: usize| -> Vec<RecordBatch> {
@@ -525,7 +540,11 @@ async fn roles_are_the_templates_to_judge() {
         {% if add_generation_prompt %}[assistant]{% endif %}";
     let narrator = || turn("narrator", "Meanwhile");
     let told = Some(vec![turn("user", "hello"), narrator()]);
-    let tale = Some(vec![turn("assistant", "a"), narrator(), turn("assistant", "b")]);
+    let tale = Some(vec![
+        turn("assistant", "a"),
+        narrator(),
+        turn("assistant", "b"),
+    ]);
     let plain = Some(vec![turn("assistant", "a"), turn("assistant", "b")]);
     let no = || assistant("no");
     let rows = batch_of(&[
@@ -649,22 +668,24 @@ async fn conversations_of_five_thousand_turns() {
     let short = score(&last_turn, &short).await.unwrap();
     Row(&short, 0).assert_fate("short", Scored);
 
-    let columns = |conversations_: &[&Conversation]| -> [RecordBatch; 2] {
-        let of_roles = conversations_.iter().map(|of| (*of).clone());
-        let of_roles = of_roles.map(|of| conversations::<i32>(NAMES, &[of]));
-        let of_names = conversations_.iter().map(|of| of_sharegpt(of));
-        let of_names = of_names.map(|of| conversations::<i64>(["from", "value"], &[of]));
-        [batch(of_roles.collect()), batch(of_names.collect())]
+    let roles = |text: &Conversation| conversations::<i32>(NAMES, std::slice::from_ref(text));
+    let names = |text: &Conversation| {
+        let text = of_sharegpt(text);
+        conversations::<i64>(["from", "value"], &[text])
     };
-    let whole = columns(&[&prompt, &chosen, &rejected]);
-    let implicit = columns(&[&chosen, &rejected]);
-    for rows in whole.iter().chain(&implicit) {
+    let forms: [(&str, Vec<ArrayRef>); 4] = [
+        ("roles", [&prompt, &chosen, &rejected].map(roles).into()),
+        ("names", [&prompt, &chosen, &rejected].map(names).into()),
+        ("roles, no prompt", [&chosen, &rejected].map(roles).into()),
+        ("names, no prompt", [&chosen, &rejected].map(names).into()),
+    ];
+    for (what, texts) in forms {
+        let rows = &batch(texts);
         let scores = score(&last_turn, rows).await.unwrap();
-        let what = rows.schema().to_string();
-        Row(&scores, 0).assert_same(&what, Row(&short, 0));
+        Row(&scores, 0).assert_same(what, Row(&short, 0));
         // The model's own template renders all of it.
         let scores = score(&ches(OnError::Fail), rows).await.unwrap();
-        Row(&scores, 0).assert_fate(&what, NoScore("so no token of a response is left"));
+        Row(&scores, 0).assert_fate(what, NoScore("so no token of a response is left"));
     }
 
     // A response of as many turns is cut, and what is left of it scored.
@@ -703,7 +724,11 @@ async fn transcripts_take_time_by_their_length() {
     let rows = pair(&format!("{no_answer}\n\nAssistant:"), " yes");
     let scores = score(&ches, &rows).await.unwrap();
     Row(&scores, 0).assert_same("a prompt of many turns", Row(&short, 0));
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -712,7 +737,7 @@ async fn texts_of_ten_megabytes() {
     let broken = "\u{fffd}".repeat(10 * MB / 3);
     let start = "\u{fffd}".repeat(1000);
     let good = ["hello", "yes", "no"];
-    let texts = [
+    let texts: [[&str; 3]; 5] = [
         good,
         [&special, "yes", "no"],
         ["hello", &broken, "no"],
@@ -721,7 +746,9 @@ async fn texts_of_ten_megabytes() {
     ];
     let column = |at: usize| strings(texts.iter().map(|row| row[at]));
     let rows = batch((0..3).map(column).collect());
-    let alone = score(&ches(OnError::Fail), &rows.slice(0, 1)).await.unwrap();
+    let alone = score(&ches(OnError::Fail), &rows.slice(0, 1))
+        .await
+        .unwrap();
     let scores = score(&ches(OnError::Fail), &rows).await.unwrap();
     let [first, prompt, chosen, last, start] = [0, 1, 2, 3, 4].map(|at| Row(&scores, at));
     first.assert_same("before", Row(&alone, 0));
@@ -748,7 +775,10 @@ async fn a_long_constant_is_not_repeated_for_rows_that_do_not_need_it() {
     assert_eq!([count(0), count(1)], [ROWS as i32, 1]);
     let error = cast(counted[0].column(2), &DataType::Utf8).unwrap();
     let error = error.as_string::<i32>().value(0);
-    assert!(error.contains("so no token of a response is left"), "{error}");
+    assert!(
+        error.contains("so no token of a response is left"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -762,7 +792,7 @@ async fn strings_of_a_dictionary() {
         Some("hello"),
     ];
     let count = prompts.len();
-    let prompts: ArrayRef = Arc::new(StringArray::from_iter(prompts));
+    let prompts: ArrayRef = Arc::new(StringArray::from(prompts.to_vec()));
     let [chosen, rejected] = ["yes", "no"].map(|text| strings(vec![text; count]));
     let rows = batch(vec![prompts.clone(), chosen.clone(), rejected.clone()]);
     let ches = ches(OnError::Fail);
@@ -797,10 +827,18 @@ async fn a_query_over_huge_texts_can_be_dropped() {
     let began = Instant::now();
     scoring.abort();
     assert!(scoring.await.unwrap_err().is_cancelled());
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
 
     let good = batch_of(&[[user("hello"), assistant("yes"), assistant("no")]]);
     let scores = score(&lenient, &good).await.unwrap();
     Row(&scores, 0).assert_fate("after", Scored);
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
 }

@@ -5,7 +5,8 @@
 //! [`LEASE`] is of a run that was killed, and is taken over. One of a process of this machine that is no
 //! more is taken over at once.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 
+use super::is_of_a_run;
 use super::manifest::put_if;
 
 /// A claim that does not change for so long is abandoned.
@@ -31,16 +33,17 @@ const LOOK: Duration = Duration::from_secs(2);
 /// The right to write a place.
 #[derive(Debug)]
 pub enum Claim {
-    Lock(#[allow(dead_code)] Lock),
+    Lock(Lock),
     Lease(Lease),
 }
 
-/// A locked file.
+/// A locked file, which holds the names of the runs that may have left something.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
     /// Locked until this is dropped.
     _file: File,
+    killed: Vec<String>,
 }
 
 impl Drop for Lock {
@@ -72,6 +75,9 @@ struct Holder {
     /// When that process started, seconds since 1970.
     started: u64,
     beat: u64,
+    /// Runs before that may have left something.
+    #[serde(default)]
+    killed: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -86,13 +92,19 @@ impl Claim {
     ///
     /// # Errors
     /// When another process has locked it, or it cannot be made.
-    pub fn lock(path: PathBuf) -> Result<Self, String> {
+    pub fn lock(path: PathBuf, run: &str) -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("{}: {error}", path.display());
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(failed)?;
         }
+        // Neither a link nor a file of somebody else is written.
+        if std::fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+            return Err(format!("{} is no lock of ches", path.display()));
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true);
         loop {
-            let file = File::create(&path).map_err(failed)?;
+            let mut file = options.open(&path).map_err(failed)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -105,7 +117,18 @@ impl Claim {
             }
             // Whoever had it may have removed it between the two steps.
             if is_at(&file, &path) {
-                return Ok(Self::Lock(Lock { path, _file: file }));
+                let mut text = String::new();
+                file.read_to_string(&mut text).map_err(failed)?;
+                let killed: Vec<String> = text.lines().map(str::to_owned).collect();
+                if !killed.iter().all(|line| is_of_a_run(line)) {
+                    return Err(format!("{} is no lock of ches", path.display()));
+                }
+                writeln!(file, "{run}").map_err(failed)?;
+                return Ok(Self::Lock(Lock {
+                    path,
+                    _file: file,
+                    killed,
+                }));
             }
         }
     }
@@ -120,7 +143,7 @@ impl Claim {
         run: &str,
     ) -> Result<Self, String> {
         let failed = |error: Error| format!("{place}: {error}");
-        let holder = Holder::of_this_process(run);
+        let mut holder = Holder::of_this_process(run);
         let mut mode = PutMode::Create;
         let version = loop {
             match put_if(&*store, &place, holder.bytes(), mode).await {
@@ -128,7 +151,12 @@ impl Claim {
                 Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
                     mode = match until_abandoned(&*store, &place).await.map_err(failed)? {
                         Abandoned::Gone => PutMode::Create,
-                        Abandoned::Left(version) => PutMode::Update(version),
+                        Abandoned::Left(version, before) => {
+                            holder.killed = before.map_or_else(Vec::new, |before| {
+                                before.killed.into_iter().chain([before.run]).collect()
+                            });
+                            PutMode::Update(version)
+                        }
                         Abandoned::Not(other) => {
                             return Err(format!(
                                 "another run is writing here: {} of process {} on {}",
@@ -179,6 +207,14 @@ impl Claim {
         }
     }
 
+    /// Runs that were killed here, and may have left something.
+    pub async fn killed(&self) -> Vec<String> {
+        match self {
+            Self::Lock(lock) => lock.killed.clone(),
+            Self::Lease(lease) => lease.held.state.lock().await.0.killed.clone(),
+        }
+    }
+
     /// Whether nobody else writes, whatever the store knows of conditions.
     pub fn is_lock(&self) -> bool {
         matches!(self, Self::Lock(_))
@@ -215,6 +251,7 @@ impl Holder {
             process,
             started: start_time(process).unwrap_or_default(),
             beat: 0,
+            killed: Vec::new(),
         }
     }
 
@@ -258,7 +295,7 @@ enum Abandoned {
     /// It was given back.
     Gone,
     /// Its run was killed; this is its last state.
-    Left(UpdateVersion),
+    Left(UpdateVersion, Option<Holder>),
     /// Its run is at work.
     Not(Holder),
 }
@@ -278,9 +315,9 @@ async fn until_abandoned(store: &dyn ObjectStore, place: &Path) -> object_store:
         };
         let holder: Option<Holder> = serde_json::from_slice(&got.bytes().await?).ok();
         match (&holder, &first) {
-            (Some(holder), _) if holder.is_dead() => return Ok(Abandoned::Left(version)),
+            (Some(of), _) if of.is_dead() => return Ok(Abandoned::Left(version, holder)),
             (_, None) => {
-                let of_whom = holder.map_or_else(String::new, |of| {
+                let of_whom = holder.as_ref().map_or_else(String::new, |of| {
                     format!(" by {} (process {} on {})", of.run, of.process, of.host)
                 });
                 tracing::warn!(
@@ -293,7 +330,7 @@ async fn until_abandoned(store: &dyn ObjectStore, place: &Path) -> object_store:
                 return Ok(Abandoned::Not(holder.clone()));
             }
             (_, Some((_, since))) if since.elapsed() >= LEASE => {
-                return Ok(Abandoned::Left(version));
+                return Ok(Abandoned::Left(version, holder));
             }
             _ => {}
         }
@@ -307,6 +344,8 @@ mod tests {
 
     use super::*;
 
+    const RUN: &str = "ches-20261124T000000Z-0123456789abcdef";
+
     fn place() -> Path {
         Path::from("out.ches-run.json")
     }
@@ -315,15 +354,18 @@ mod tests {
     fn one_process_at_a_time_locks() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/out.ches-run.lock");
-        let first = Claim::lock(path.clone()).unwrap();
-        let refused = Claim::lock(path.clone()).unwrap_err();
+        let first = Claim::lock(path.clone(), RUN).unwrap();
+        let refused = Claim::lock(path.clone(), RUN).unwrap_err();
         assert!(refused.contains("another run is writing here"), "{refused}");
         drop(first);
         assert!(!path.exists());
         // What a killed process leaves is locked by nobody.
-        std::fs::write(&path, "").unwrap();
-        drop(Claim::lock(path.clone()).unwrap());
+        std::fs::write(&path, format!("{RUN}\n")).unwrap();
+        drop(Claim::lock(path.clone(), RUN).unwrap());
         assert!(!path.exists());
+        std::fs::write(&path, "somebody's").unwrap();
+        assert!(Claim::lock(path.clone(), RUN).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"somebody's");
     }
 
     #[tokio::test]

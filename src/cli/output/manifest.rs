@@ -28,6 +28,9 @@ pub struct Manifest {
     pub rows: u64,
     /// The files, by path within the directory.
     pub files: Vec<File>,
+    /// The run whose files this one's took the place of, and which are removed after the commit.
+    #[serde(default)]
+    pub replaced: Vec<String>,
     /// What scoring came to; none where nothing was scored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scores: Option<Scores>,
@@ -63,6 +66,7 @@ impl Manifest {
             finished: String::new(),
             rows: 0,
             files: Vec::new(),
+            replaced: Vec::new(),
             scores: None,
             provenance: BTreeMap::new(),
             settings: BTreeMap::new(),
@@ -100,6 +104,15 @@ pub async fn read(store: &dyn ObjectStore, place: &Path) -> Result<Option<Commit
     };
     let manifest: Manifest =
         serde_json::from_slice(&bytes).map_err(|error| not_one(error.to_string()))?;
+    let is_own = |file: &File| {
+        let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
+        let is_within = !folder.starts_with('/') && !folder.split('/').any(|part| part == "..");
+        is_within && !manifest.run.is_empty() && name.starts_with(&manifest.run)
+    };
+    // What it names may be removed.
+    if let Some(file) = manifest.files.iter().find(|file| !is_own(file)) {
+        return Err(not_one(format!("'{}' is no file of its run", file.path)));
+    }
     match manifest.format_version {
         FORMAT_VERSION => Ok(Some(Committed { manifest, version })),
         other => Err(not_one(format!(

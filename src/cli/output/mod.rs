@@ -61,6 +61,12 @@ const COMMIT: Duration = Duration::from_secs(40);
 pub struct Clearing(Arc<Mutex<Vec<JoinHandle<()>>>>);
 
 impl Clearing {
+    fn add(&self, task: JoinHandle<()>) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.retain(|task| !task.is_finished());
+        tasks.push(task);
+    }
+
     /// Waits for all of them, so long at most; tells whether they are done.
     pub async fn wait(&self, within: Duration) -> bool {
         let tasks = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
@@ -114,10 +120,7 @@ pub async fn copy(
     let output = Output::begin(ctx, target, clearing).await;
     let mut output = output.map_err(|reason| refused(&shown, &reason))?;
     match output.write(ctx, plan, scorer).await {
-        Ok(answer) => {
-            output.finish().await;
-            ctx.read_batches(answer)
-        }
+        Ok(answer) => ctx.read_batches(answer),
         Err(error) => {
             output.discard().await;
             Err(error)
@@ -150,6 +153,10 @@ impl Target {
             Some("false") => true,
             _ => url.is_collection() || url.file_extension().is_none(),
         };
+        if let Some(glob) = url.get_glob() {
+            let reason = format!("'{glob}' is a pattern; accepted: a name");
+            return Err(refused(url.as_str(), &reason));
+        }
         let is_file_url = url.scheme() == "file";
         let local = is_file_url
             .then(|| url.get_url().to_file_path().ok())
@@ -165,16 +172,12 @@ impl Target {
 
     /// The place of something beside it.
     fn beside(&self, suffix: &str) -> Result<Path, String> {
-        let mut parts: Vec<_> = self.path.parts().collect();
-        let Some(name) = parts.pop() else {
-            return Err(
-                "the root of a store has no place beside it for the manifest; accepted: a \
-                        directory below"
-                    .into(),
-            );
-        };
-        let name = format!("{}{suffix}", name.as_ref());
-        Ok(Path::from_iter(parts).join(name.as_str()))
+        if self.path.as_ref().is_empty() {
+            let reason = "the root of a store has no place beside it for the manifest; accepted: a \
+                          directory below";
+            return Err(reason.into());
+        }
+        Path::parse(format!("{}{suffix}", self.path)).map_err(|error| error.to_string())
     }
 
     fn lock_path(&self, local: &FilePath) -> Result<PathBuf, String> {
@@ -190,7 +193,7 @@ impl Target {
     /// last one stays.
     async fn claim(&self, run: &str) -> Result<Option<Claim>, String> {
         match &self.local {
-            Some(local) => Claim::lock(self.lock_path(local)?).map(Some),
+            Some(local) => Claim::lock(self.lock_path(local)?, run).map(Some),
             None if self.is_directory => {
                 let place = self.beside(CLAIM)?;
                 let claim = Claim::lease(Arc::clone(&self.store), place, run).await;
@@ -214,9 +217,8 @@ impl Target {
             self.store.list(Some(&self.path)).try_collect().await;
         let listed = listed.map_err(|error| error.to_string())?;
         let within = listed.iter().filter_map(|file| {
-            let parts = file.location.prefix_match(&self.path)?;
-            let parts: Vec<_> = parts.map(|part| part.as_ref().to_owned()).collect();
-            Some(parts.join("/"))
+            let rest = file.location.as_ref().strip_prefix(self.path.as_ref())?;
+            Some(rest.trim_start_matches('/').to_owned())
         });
         Ok(within.filter(|name| !name.is_empty()).collect())
     }
@@ -241,9 +243,8 @@ impl Target {
             }
             return Ok(());
         }
-        let path = file
-            .split('/')
-            .fold(self.path.clone(), |path, part| path.join(part));
+        let path = Path::parse(format!("{}/{file}", self.path));
+        let path = path.map_err(|error| error.to_string())?;
         match self.store.delete(&path).await {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.to_string()),
@@ -324,8 +325,6 @@ struct Open {
     claim: Option<Claim>,
     store: Arc<RunStore>,
     before: Option<Committed>,
-    /// Whether it may be committed, for all that is known: then nothing of it is removed.
-    may_be_committed: bool,
 }
 
 impl Drop for Output {
@@ -335,13 +334,7 @@ impl Drop for Output {
         };
         open.store.end();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let task = runtime.spawn(open.clear());
-            let mut tasks = self
-                .clearing
-                .0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            tasks.push(task);
+            self.clearing.add(runtime.spawn(open.clear()));
         }
     }
 }
@@ -355,11 +348,7 @@ impl Output {
     ) -> Result<Self, String> {
         let run = new_run();
         let claim = target.claim(&run).await?;
-        let prefix = if target.is_directory {
-            format!("{run}-")
-        } else {
-            String::new()
-        };
+        let prefix = target.is_directory.then(|| format!("{run}-"));
         let store = Arc::new(RunStore::new(Arc::clone(&target.store), prefix));
         // From here on the claim is given back whatever happens.
         let mut output = Self {
@@ -369,7 +358,6 @@ impl Output {
                 claim,
                 target,
                 before: None,
-                may_be_committed: false,
                 run,
             }),
             clearing: clearing.clone(),
@@ -394,7 +382,7 @@ impl Output {
         plan: LogicalPlan,
         scorer: &dyn Scorer,
     ) -> Result<Vec<RecordBatch>> {
-        let Some(open) = &mut self.open else {
+        let Some(open) = &self.open else {
             return Err(DataFusionError::Internal("a run that is over".into()));
         };
         let url = open.url()?;
@@ -416,43 +404,24 @@ impl Output {
         let settings = settings.options().extensions.get::<ChesSettings>().cloned();
         let plan = frame.create_physical_plan().await?;
         let answer = collect(Arc::clone(&plan), ctx.task_ctx()).await?;
-        let rows = rows_written(&plan, &answer);
-        open.store.end();
+        let manifest = open.manifest(&plan, &answer, &settings.unwrap_or_default(), scorer);
         let shown = open.target.url.to_string();
-        let settings = settings.unwrap_or_default();
-        let committing = open.commit(rows, &plan, &settings, scorer);
-        let committed = tokio::time::timeout(COMMIT, committing).await;
-        let committed = committed.unwrap_or_else(|_| Err("the commit took too long".into()));
-        if let Err(reason) = committed {
-            // The answer may have been lost, not the manifest.
-            match open.is_committed().await {
-                Ok(true) => {}
-                Ok(false) => return Err(refused(&shown, &reason)),
-                Err(unknown) => {
-                    open.may_be_committed = true;
-                    return Err(refused(&shown, &format!("{reason}; {unknown}")));
-                }
-            }
-        }
+        let Some(open) = self.open.take() else {
+            return Err(DataFusionError::Internal("a run that is over".into()));
+        };
+        open.store.end();
+        // In a task of its own, which goes on to its end if nobody waits for this run any more.
+        let (done, is_done) = tokio::sync::oneshot::channel();
+        let task = tokio::spawn(async move {
+            let _ = done.send(open.end(manifest).await);
+        });
+        self.clearing.add(task);
+        let ended = is_done
+            .await
+            .unwrap_or_else(|_| Err("the commit panicked".into()));
+        ended.map_err(|reason| refused(&shown, &reason))?;
         let _ = ctx.deregister_object_store(&url);
         Ok(answer)
-    }
-
-    /// Ends a run that was committed: the files of the one before go.
-    async fn finish(mut self) {
-        let Some(open) = self.open.take() else {
-            return;
-        };
-        if let Some(before) = &open.before {
-            for file in &before.manifest.files {
-                if let Err(reason) = open.target.remove(&file.path).await {
-                    tracing::warn!("{}: {reason}; the next run removes it", open.target.url);
-                }
-            }
-        }
-        if let Some(claim) = open.claim {
-            claim.release().await;
-        }
     }
 
     /// Ends a run that failed.
@@ -482,15 +451,28 @@ impl Open {
         url.to_string()
     }
 
-    /// Looks at what is there already.
+    /// Looks at what is there already, and removes what runs left that were killed here.
     async fn prepare(&mut self) -> Result<(), String> {
+        let mut killed = match &self.claim {
+            Some(claim) => claim.killed().await,
+            None => Vec::new(),
+        };
         if !self.target.is_directory {
+            if killed.is_empty() {
+                return Ok(());
+            }
             let removed = self.target.remove_unfinished();
             return removed.map_err(|error| error.to_string());
         }
         let place = self.target.beside(MANIFEST)?;
         let before = manifest::read(&*self.target.store, &place).await;
         self.before = before.map_err(|error| error.to_string())?;
+        // Killed after its commit, a run leaves the files of the one before.
+        let replaced = self
+            .before
+            .iter()
+            .flat_map(|before| &before.manifest.replaced);
+        killed.extend(replaced.cloned());
         let committed: BTreeSet<&str> = match &self.before {
             None => BTreeSet::new(),
             Some(before) => before
@@ -500,63 +482,105 @@ impl Open {
                 .map(|of| &of.path[..])
                 .collect(),
         };
-        let files = self.target.files().await?;
-        let is_foreign = |file: &&String| !committed.contains(&file[..]) && !is_of_a_run(file);
-        if let Some(foreign) = files.iter().find(is_foreign) {
+        let mut files = self.target.files().await?;
+        files.retain(|file| !committed.contains(&file[..]));
+        let is_left = |file: &&String| {
+            let name = file.rsplit('/').next().unwrap_or(file);
+            is_of_a_run(name) && killed.iter().any(|run| name.starts_with(run))
+        };
+        let (left, foreign): (Vec<_>, Vec<_>) = files.iter().partition(is_left);
+        if let Some(foreign) = foreign.first() {
             return Err(format!(
-                "holds '{foreign}', which no run of ches wrote; accepted: a new or empty directory, \
-                 or one that COPY wrote before"
+                "holds '{foreign}', which no run of ches wrote that is known here; accepted: a new or \
+                 empty directory, or one that COPY wrote and that has its manifest beside it"
             ));
         }
-        let leftovers: Vec<_> = files
-            .iter()
-            .filter(|file| !committed.contains(&file[..]))
-            .collect();
-        for file in &leftovers {
+        for file in &left {
             self.target.remove(file).await?;
         }
-        if !leftovers.is_empty() {
-            let count = leftovers.len();
+        if !left.is_empty() {
+            let count = left.len();
             tracing::info!(
-                "{}: removed {count} files of runs that ended early",
+                "{}: removed {count} files of runs that were killed",
                 self.target.url
             );
         }
         Ok(())
     }
 
-    /// Makes what was written the directory's content.
-    async fn commit(
+    /// What is to be committed, but for the files and the time.
+    fn manifest(
         &self,
-        rows: u64,
         plan: &Arc<dyn ExecutionPlan>,
+        answer: &[RecordBatch],
         settings: &ChesSettings,
         scorer: &dyn Scorer,
-    ) -> Result<(), String> {
-        if !self.target.is_directory {
-            return Ok(());
-        }
+    ) -> Manifest {
         let mut manifest = Manifest::begun(self.run.clone(), self.began.clone());
-        let files = self.store.files().into_iter().map(|(path, bytes)| {
-            let parts = path.prefix_match(&self.target.path);
-            let parts = parts.into_iter().flatten();
-            let parts: Vec<_> = parts.map(|part| part.as_ref().to_owned()).collect();
-            File {
-                path: parts.join("/"),
-                bytes,
-            }
-        });
-        manifest.files = files.collect();
-        manifest.rows = rows;
+        if !self.target.is_directory {
+            return manifest;
+        }
+        manifest.rows = rows_written(plan, answer);
         manifest.scores = Scores::of(plan);
         if manifest.scores.is_some() {
             manifest.provenance = scorer.provenance(settings).into_iter().collect();
         }
         let entries = datafusion::config::ExtensionOptions::entries(settings);
         manifest.settings = entries.into_iter().map(|of| (of.key, of.value)).collect();
+        manifest
+    }
+
+    /// Commits, and removes what is not needed any more: the files of the run before, or those of this
+    /// one if it could not be committed.
+    async fn end(self, manifest: Manifest) -> Result<(), String> {
+        let committed = tokio::time::timeout(COMMIT, self.commit(manifest)).await;
+        let committed = committed.unwrap_or_else(|_| Err("the commit took too long".into()));
+        if let Err(reason) = committed {
+            // The answer may have been lost, not the manifest.
+            let there = tokio::time::timeout(COMMIT, self.is_committed()).await;
+            match there.unwrap_or_else(|_| Err("whether it was committed is not known".into())) {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.clear().await;
+                    return Err(reason);
+                }
+                // Then nothing of it is removed.
+                Err(unknown) => return Err(format!("{reason}; {unknown}")),
+            }
+        }
+        if let Some(before) = &self.before {
+            for file in &before.manifest.files {
+                if let Err(reason) = self.target.remove(&file.path).await {
+                    tracing::warn!("{}: '{}' is left: {reason}", self.target.url, file.path);
+                }
+            }
+        }
+        if let Some(claim) = self.claim {
+            claim.release().await;
+        }
+        Ok(())
+    }
+
+    /// Makes what was written the place's content.
+    async fn commit(&self, mut manifest: Manifest) -> Result<(), String> {
         if let Some(claim) = &self.claim {
             claim.check().await?;
         }
+        if !self.target.is_directory {
+            let published = self.store.publish().await;
+            return published.map_err(|error| error.to_string());
+        }
+        let files = self.store.files().into_iter().map(|(path, bytes)| {
+            let within = path.as_ref().strip_prefix(self.target.path.as_ref());
+            let within = within.unwrap_or(path.as_ref()).trim_start_matches('/');
+            File {
+                path: within.to_owned(),
+                bytes,
+            }
+        });
+        manifest.files = files.collect();
+        let replaced = self.before.iter().map(|before| before.manifest.run.clone());
+        manifest.replaced = replaced.collect();
         manifest.finished = now();
         let place = self.target.beside(MANIFEST)?;
         let is_locked = self.claim.as_ref().is_some_and(Claim::is_lock);
@@ -583,9 +607,7 @@ impl Open {
 
     /// Removes what the run wrote, and gives the claim back.
     async fn clear(self) {
-        if self.may_be_committed {
-            return;
-        }
+        self.store.abort().await;
         if self.target.is_directory {
             let files = self.target.files().await.unwrap_or_default();
             let own = |file: &&String| {
@@ -597,8 +619,6 @@ impl Open {
                     tracing::warn!("{}: {reason}; the next run removes it", self.target.url);
                 }
             }
-        } else {
-            let _ = self.target.remove_unfinished();
         }
         if let Some(claim) = self.claim {
             claim.release().await;

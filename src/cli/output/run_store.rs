@@ -14,23 +14,45 @@ use object_store::{
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
+fn over() -> Error {
+    Error::Generic {
+        store: "ches",
+        source: "the run is over".into(),
+    }
+}
+
+/// A file that is written but for its last step.
+#[derive(Debug)]
+enum Held {
+    Upload(RunUpload),
+    Put(Path, PutPayload, PutOptions),
+}
+
 /// What a run wrote, shared with the uploads that are on their way.
 #[derive(Debug, Default)]
 struct Written {
     /// Bytes of each file.
     files: Mutex<BTreeMap<Path, u64>>,
     is_over: AtomicBool,
+    /// Files that appear when the run is published.
+    held: Mutex<Vec<Held>>,
 }
 
 impl Written {
     fn check(&self) -> Result<()> {
         if self.is_over.load(Ordering::SeqCst) {
-            return Err(Error::Generic {
-                store: "ches",
-                source: "the run is over".into(),
-            });
+            return Err(over());
         }
         Ok(())
+    }
+
+    fn hold(&self, file: Held) -> PutResult {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.push(file);
+        PutResult {
+            e_tag: None,
+            version: None,
+        }
     }
 
     fn add(&self, path: Path, bytes: u64) {
@@ -43,14 +65,15 @@ impl Written {
 #[derive(Debug)]
 pub struct RunStore {
     inner: Arc<dyn ObjectStore>,
-    /// Begins the names of files; empty where a name is given.
-    prefix: String,
+    /// Begins the names of files. None where a name is given: such a file appears when the run is
+    /// published, since DataFusion ends the file of a query that fails as if it were whole.
+    prefix: Option<String>,
     written: Arc<Written>,
 }
 
 impl RunStore {
     /// The files that are written through it have names that begin with `prefix`.
-    pub fn new(inner: Arc<dyn ObjectStore>, prefix: String) -> Self {
+    pub fn new(inner: Arc<dyn ObjectStore>, prefix: Option<String>) -> Self {
         Self {
             inner,
             prefix,
@@ -64,17 +87,51 @@ impl RunStore {
         files.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Takes the last step of what was held back.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn publish(&self) -> Result<()> {
+        for held in self.take_held() {
+            match held {
+                Held::Upload(mut upload) => upload.publish().await.map(drop)?,
+                Held::Put(path, payload, options) => {
+                    let bytes = payload.content_length() as u64;
+                    self.inner.put_opts(&path, payload, options).await?;
+                    self.written.add(path, bytes);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up what was held back.
+    pub async fn abort(&self) {
+        for held in self.take_held() {
+            if let Held::Upload(mut upload) = held {
+                let _ = upload.upload.abort().await;
+            }
+        }
+    }
+
+    fn take_held(&self) -> Vec<Held> {
+        let held = self.written.held.lock();
+        std::mem::take(&mut *held.unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Takes nothing any more.
     pub fn end(&self) {
         self.written.is_over.store(true, Ordering::SeqCst);
     }
 
     fn renamed(&self, path: &Path) -> Path {
-        let mut parts: Vec<_> = path.parts().collect();
-        let name = parts.pop();
-        let name = name.map_or(String::new(), |name| name.as_ref().to_owned());
-        let renamed = format!("{}{name}", self.prefix);
-        Path::from_iter(parts).join(renamed.as_str())
+        let Some(prefix) = &self.prefix else {
+            return path.clone();
+        };
+        let raw = path.as_ref();
+        let (folder, name) = raw.rsplit_once('/').unwrap_or(("", raw));
+        let renamed = Path::parse(format!("{folder}/{prefix}{name}"));
+        renamed.unwrap_or_else(|_| path.clone())
     }
 }
 
@@ -93,6 +150,10 @@ impl ObjectStore for RunStore {
         opts: PutOptions,
     ) -> Result<PutResult> {
         self.written.check()?;
+        if self.prefix.is_none() {
+            let put = Held::Put(location.clone(), payload, opts);
+            return Ok(self.written.hold(put));
+        }
         let (path, bytes) = (self.renamed(location), payload.content_length() as u64);
         let put = self.inner.put_opts(&path, payload, opts).await?;
         self.written.add(path, bytes);
@@ -111,6 +172,7 @@ impl ObjectStore for RunStore {
             upload,
             path,
             bytes: AtomicU64::new(0),
+            is_held: self.prefix.is_none(),
             written: Arc::clone(&self.written),
         }))
     }
@@ -145,7 +207,36 @@ struct RunUpload {
     upload: Box<dyn MultipartUpload>,
     path: Path,
     bytes: AtomicU64,
+    is_held: bool,
     written: Arc<Written>,
+}
+
+impl RunUpload {
+    async fn publish(&mut self) -> Result<PutResult> {
+        let done = self.upload.complete().await?;
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        self.written.add(self.path.clone(), bytes);
+        Ok(done)
+    }
+}
+
+/// In the place of an upload that is held.
+#[derive(Debug)]
+struct HeldElsewhere;
+
+#[async_trait]
+impl MultipartUpload for HeldElsewhere {
+    fn put_part(&mut self, _data: PutPayload) -> UploadPart {
+        Box::pin(std::future::ready(Err(over())))
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        Err(over())
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -158,10 +249,17 @@ impl MultipartUpload for RunUpload {
 
     async fn complete(&mut self) -> Result<PutResult> {
         self.written.check()?;
-        let done = self.upload.complete().await?;
-        let bytes = self.bytes.load(Ordering::Relaxed);
-        self.written.add(self.path.clone(), bytes);
-        Ok(done)
+        if !self.is_held {
+            return self.publish().await;
+        }
+        let held = Self {
+            upload: std::mem::replace(&mut self.upload, Box::new(HeldElsewhere)),
+            path: self.path.clone(),
+            bytes: AtomicU64::new(self.bytes.load(Ordering::Relaxed)),
+            is_held: true,
+            written: Arc::clone(&self.written),
+        };
+        Ok(self.written.hold(Held::Upload(held)))
     }
 
     async fn abort(&mut self) -> Result<()> {
