@@ -133,6 +133,8 @@ impl Encoder<'_> {
             let mut ids = ids(&text, Some(at))?;
             let truncated = ids.len() > self.max_length;
             ids.truncate(self.max_length);
+            // Of a large text that is cut little is left.
+            ids.shrink_to_fit();
             Ok(Sequence {
                 ids,
                 prompt_tokens,

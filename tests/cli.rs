@@ -223,6 +223,64 @@ fn the_quickstart() {
     assert_eq!(out.trim(), "n\n86");
 }
 
+/// DataFusion ends the file of a query that fails as if it were whole.
+#[test]
+fn a_query_that_fails_leaves_the_file_that_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    for format in ["parquet", "csv", "json"] {
+        let file = folder.path().join(format!("ü.{format}"));
+        let copy = |divisor: &str| {
+            format!(
+                "COPY (SELECT 10 / ({divisor} - value) AS q FROM generate_series(1, 100000)) TO '{}'",
+                file.display()
+            )
+        };
+        let (ok, _, error) = run(&["-q", "-c", &copy("90000")]);
+        assert!(!ok && error.contains("Divide by zero"), "{error}");
+        assert!(!file.exists(), "{format}");
+        assert!(run(&["-q", "-c", &copy("200000")]).0);
+        let whole = std::fs::read(&file).unwrap();
+        assert!(!run(&["-q", "-c", &copy("90000")]).0);
+        assert_eq!(std::fs::read(&file).unwrap(), whole, "{format}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+}
+
+/// A manifest is data: what it names is removed only if it is a file of its run.
+#[test]
+fn nothing_but_files_of_known_runs_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    let copy = |name: &str| {
+        format!(
+            "COPY (SELECT 1 AS a) TO '{}/' STORED AS CSV",
+            place(name).display()
+        )
+    };
+    assert!(run(&["-q", "-c", &copy("out")]).0);
+    std::fs::rename(place("out"), place("moved")).unwrap();
+    let (ok, _, error) = run(&["-q", "-c", &copy("moved")]);
+    assert!(
+        !ok && error.contains("which no run of ches wrote that is known here"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read_dir(place("moved")).unwrap().count(), 1);
+
+    assert!(run(&["-q", "-c", &copy("out")]).0);
+    std::fs::write(place("mine.txt"), "mine").unwrap();
+    let manifest = std::fs::read_to_string(place("out.ches-manifest.json")).unwrap();
+    let (before, after) = manifest.split_once("\"path\": \"").unwrap();
+    let (_, after) = after.split_once('"').unwrap();
+    let crafted = format!("{before}\"path\": \"../mine.txt\"{after}");
+    std::fs::write(place("out.ches-manifest.json"), crafted).unwrap();
+    let (ok, _, error) = run(&["-q", "-c", &copy("out")]);
+    assert!(
+        !ok && error.contains("'../mine.txt' is no file of its run"),
+        "{error}"
+    );
+    assert!(place("mine.txt").exists());
+}
+
 /// A report of rows with a score, without one, and with texts that are HTML.
 #[test]
 fn a_report_is_one_page_that_runs_nothing() {

@@ -169,6 +169,11 @@ async fn what_changes_a_number_is_computed_again() {
         assert_eq!(second.score(score, "1 AND 50").await, found, "{score}");
         assert_eq!(second.took(), [0, 50], "{score}");
     }
+    // Each of these needs something else of the same rows.
+    for score in [embedding, "log_prob(prompt, chosen)", embedding] {
+        second.score(score, "1 AND 50").await;
+    }
+    assert_eq!(second.took(), [50, 100]);
     for setting in ["learning_rate = 1e-5", "max_length = 3"] {
         let set = format!("SET ches.{setting}");
         second.try_run(&set).await.unwrap();

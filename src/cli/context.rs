@@ -18,6 +18,7 @@ use object_store::ObjectStore;
 use url::Url;
 
 use super::output::{self, Clearing};
+use super::watch::Watch;
 
 /// What is shown of a secret.
 const HIDDEN: &str = "***";
@@ -30,6 +31,8 @@ pub struct Context {
     pub scorer: Arc<ModelScorer>,
     /// Where it reads and writes.
     pub stores: Arc<InstrumentedObjectStoreRegistry>,
+    /// What its plans come to.
+    pub watch: Arc<Watch>,
     /// Runs that were dropped.
     pub clearing: Clearing,
 }
@@ -57,6 +60,7 @@ impl CliSessionContext for Context {
     }
 
     async fn execute_logical_plan(&self, plan: LogicalPlan) -> Result<DataFrame> {
+        self.watch.statement_ended();
         if output::is_copy(&plan) {
             let (session, scorer) = (&self.session, &*self.scorer);
             return output::copy(session, plan, scorer, &self.clearing).await;

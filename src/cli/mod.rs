@@ -54,7 +54,7 @@ pub async fn run(args: Args) -> ExitCode {
         Err(error) => return failed(&error),
     };
     let done = {
-        let work = execute(&args, &context, &watch);
+        let work = execute(&args, &context);
         tokio::select! {
             done = work => Some(done),
             () = stopped(), if !is_interactive(&args) => None,
@@ -96,6 +96,7 @@ async fn start(args: &Args, watch: &Arc<Watch>) -> Result<Context> {
     Ok(Context {
         session: session::start(args, scoring, watching, Arc::clone(&stores)).await?,
         stores,
+        watch: Arc::clone(watch),
         scorer,
         clearing: Clearing::default(),
     })
@@ -107,7 +108,7 @@ fn is_interactive(args: &Args) -> bool {
     !has_sql && args.subcommand.is_none() && stdin().is_terminal()
 }
 
-async fn execute(args: &Args, context: &Context, watch: &Watch) -> Result<()> {
+async fn execute(args: &Args, context: &Context) -> Result<()> {
     let mut options = PrintOptions {
         format: args.format,
         quiet: args.quiet,
@@ -120,7 +121,7 @@ async fn execute(args: &Args, context: &Context, watch: &Watch) -> Result<()> {
             action: CacheAction::Compact { place },
         }) => return cache::compact(place, args.quiet).await,
         Some(Subcommand::Report { source, output }) => {
-            run_scripts(context, watch, given_scripts(args)?, &options).await?;
+            exec::exec_from_commands(context, given_scripts(args)?, &options).await?;
             report::write(&context.session, source, output).await?;
             if !args.quiet {
                 println!("wrote {}", output.display());
@@ -135,20 +136,7 @@ async fn execute(args: &Args, context: &Context, watch: &Watch) -> Result<()> {
             .await
             .map_err(|error| DataFusionError::External(Box::new(error)));
     }
-    run_scripts(context, watch, scripts, &options).await
-}
-
-async fn run_scripts(
-    context: &Context,
-    watch: &Watch,
-    scripts: Vec<String>,
-    options: &PrintOptions,
-) -> Result<()> {
-    for script in scripts {
-        exec::exec_from_commands(context, vec![script], options).await?;
-        watch.statement_ended();
-    }
-    Ok(())
+    exec::exec_from_commands(context, scripts, &options).await
 }
 
 /// Ends when somebody wants the run to end: Ctrl-C, or SIGTERM from whoever takes the machine away.

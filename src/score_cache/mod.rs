@@ -87,6 +87,8 @@ struct State {
     pending_bytes: usize,
     /// Since when.
     since: Option<Instant>,
+    /// What files have of rows that are being computed for more.
+    partial: HashMap<Key, ModelScores>,
     /// What is being written.
     flushing: HashMap<Key, ModelScores>,
     /// Calls that may add something.
@@ -122,6 +124,7 @@ impl State {
             pending: HashMap::new(),
             pending_bytes: 0,
             since: None,
+            partial: HashMap::new(),
             flushing: HashMap::new(),
             users: 0,
             last_used: Instant::now(),
@@ -345,8 +348,14 @@ impl Use {
                     .map(|(_, scores)| scores.clone());
             }
         }
-        let enough_of = |scores: Option<ModelScores>| scores.filter(enough);
-        found.into_iter().map(enough_of).collect()
+        let is_partial = |scores: &ModelScores| !enough(scores);
+        let mut state = shared.lock();
+        for (key, scores) in keys.iter().zip(&mut found) {
+            if let Some(scores) = scores.take_if(|scores| is_partial(scores)) {
+                state.partial.insert(*key, scores);
+            }
+        }
+        found
     }
 
     /// The rows of a file, from memory if they are there.
@@ -388,7 +397,8 @@ impl Use {
             return;
         }
         let before = state.pending.get(&key).map_or(0, ModelScores::bytes);
-        let entry = state.pending.entry(key).or_default();
+        let known = state.partial.remove(&key).unwrap_or_default();
+        let entry = state.pending.entry(key).or_insert(known);
         entry.add(scores.clone());
         let after = entry.bytes();
         state.pending_bytes = state.pending_bytes + after - before;
@@ -480,6 +490,7 @@ impl Shared {
             let mut state = self.lock();
             let pending = std::mem::take(&mut state.pending);
             state.flushing = pending;
+            state.partial.clear();
             state.pending_bytes = 0;
             state.since = None;
             let entries = state.flushing.iter();
