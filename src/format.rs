@@ -1,6 +1,6 @@
 //! How a prompt and a response become one text.
 
-use ches_udfs::{ASSISTANT, Text, Turn, USER, transcript_turns};
+use ches_udfs::{ASSISTANT, Text, Turn, USER, quoted, transcript_turns};
 
 use crate::chat_template::ChatTemplate;
 use crate::tokenizer::TextTokenizer;
@@ -147,8 +147,8 @@ impl RenderedPrompt<'_> {
             [only] if only.is_assistant() => return Ok(only.content.clone()),
             [.., last] if !last.is_assistant() => {
                 return Err(FormatError::Response(format!(
-                    "the response's last turn has role '{}'; accepted: assistant",
-                    last.role
+                    "the response's last turn has role {}; accepted: assistant",
+                    quoted(&last.role)
                 )));
             }
             _ => {}

@@ -175,7 +175,6 @@ impl<'a> Run<'a> {
         let needs = self.job.needs;
         let metrics = &self.job.metrics;
         for row in rows.iter().flatten() {
-            metrics.tokens.add(tokens(&row.sequences));
             let is_truncated = row.sequences.iter().any(|sequence| sequence.truncated);
             metrics.truncated_rows.add(is_truncated.into());
         }
@@ -333,7 +332,9 @@ impl<'a> Run<'a> {
             }
         }
         let answered = |answer: Answer| {
-            self.job.metrics.model_time.add_duration(answer.model_time);
+            let metrics = &self.job.metrics;
+            metrics.model_time.add_duration(answer.model_time);
+            metrics.tokens.add(tokens(&answer.group.sequences));
             self.observer.scored(1, tokens(&answer.group.sequences));
             let of_model = |error| RowError::of_row(format!("the model: {error}"));
             computed(numbers[answer.number], answer.output.map_err(of_model));

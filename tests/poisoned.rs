@@ -593,7 +593,6 @@ async fn roles_are_the_templates_to_judge() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "errors quote texts whole yet"]
 async fn an_error_does_not_quote_a_whole_text() {
     const MOST: usize = 2000;
     let refusing = "{% for m in messages %}{% if m.role == 'narrator' %}\
@@ -704,7 +703,6 @@ async fn conversations_of_five_thousand_turns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes quadratic time yet"]
 async fn transcripts_take_time_by_their_length() {
     const MARKS: usize = 200_000;
     let start = "\n\nHuman: Hi\n\nAssistant:";
@@ -762,7 +760,6 @@ async fn texts_of_ten_megabytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "panics yet"]
 async fn a_long_constant_is_not_repeated_for_rows_that_do_not_need_it() {
     const ROWS: usize = 2000;
     let texts = ["yes", "no"].map(|text| strings([text; ROWS]));

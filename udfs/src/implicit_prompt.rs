@@ -111,28 +111,33 @@ fn split_transcripts(chosen: &str, rejected: &str) -> Result<PreferencePair, Str
 pub fn transcript_turns(text: &str, first_role: Option<&str>) -> Result<Vec<Turn>, String> {
     const MARKS: [(&str, &str); 2] = [(HUMAN_MARK, USER), (ASSISTANT_MARK, ASSISTANT)];
     let mut turns = Vec::new();
-    let (mut role, mut rest) = match first_role {
+    let (mut role, rest) = match first_role {
         Some(role) => (role, text),
         None => MARKS
             .into_iter()
             .find_map(|(mark, role)| Some((role, text.trim_start().strip_prefix(mark.trim())?)))
             .ok_or("the transcript does not begin with '\\n\\nHuman:' or '\\n\\nAssistant:'")?,
     };
+    let mut marks = MARKS.map(|(mark, role)| (rest.match_indices(mark).peekable(), role));
+    let mut begin = 0;
     loop {
-        let next = MARKS
-            .into_iter()
-            .filter_map(|(mark, role)| rest.find(mark).map(|at| (at, mark, role)))
-            .min_by_key(|(at, _, _)| *at);
-        let content = next.map_or(rest, |(at, _, _)| &rest[..at]).trim();
+        let places = marks
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(which, (places, _))| Some((places.peek()?.0, which)));
+        let next = places.min();
+        let content = rest[begin..next.map_or(rest.len(), |(at, _)| at)].trim();
         let is_response = first_role.is_some() && turns.is_empty();
         if is_response || next.is_some() || !content.is_empty() {
             turns.push(Turn::new(role, content));
         }
-        let Some((at, mark, next_role)) = next else {
+        let Some((at, which)) = next else {
             return Ok(turns);
         };
+        let (places, next_role) = &mut marks[which];
+        places.next();
         role = next_role;
-        rest = &rest[at + mark.len()..];
+        begin = at + MARKS[which].0.len();
     }
 }
 

@@ -3,13 +3,15 @@
 //! This crate knows SQL and Arrow, and no model. It holds the functions that a query calls, the
 //! decoding of the column shapes that preference data comes in, the optimizer rule that lets
 //! scores stand anywhere in a query ([`HoistScores`]), the `ches.*` settings ([`ChesSettings`]),
-//! and the door to whatever computes the scores: the async trait [`Scorer`]. A team with an inference engine of its own implements that trait
-//! and calls [`register`]; everybody else uses the crate `datafusion-ches`, which implements
-//! it with candle.
+//! and the door to whatever computes the scores: the async trait [`Scorer`]. A team with an
+//! inference engine of its own implements that trait and calls [`register`]; everybody else uses the
+//! crate `datafusion-ches`, which implements it with candle.
 
+mod array_bytes;
 mod columns;
 mod functions;
 mod implicit_prompt;
+mod legible;
 mod optimizer;
 mod pair_reader;
 mod pieces;
@@ -20,6 +22,7 @@ mod settings;
 mod text;
 
 pub use implicit_prompt::transcript_turns;
+pub use legible::quoted;
 pub use optimizer::HoistScores;
 pub use pair_reader::PairReader;
 pub use pieces::{Pieces, register};

@@ -11,7 +11,7 @@ use datafusion::physical_plan::metrics::{Count, Time};
 /// Counters of one partition of a plan. Clones count together.
 #[derive(Debug, Clone, Default)]
 pub struct ScoreMetrics {
-    /// Rows that were handed to the scorer. Counted by this crate.
+    /// Rows that have scores. Counted by this crate.
     pub rows: Count,
     /// Time from handing rows to the scorer until their scores came. Measured by this crate.
     pub wait_time: Time,
@@ -20,8 +20,8 @@ pub struct ScoreMetrics {
     /// Rows without a score by definition: a NULL among the texts, an empty response, a prompt that
     /// fills `ches.max_length`. Counted by this crate.
     pub skipped_rows: Count,
-    /// Tokens of prompts and responses, each response with its prompt. Counted by the scorer,
-    /// as are the following.
+    /// Tokens that were computed: of prompts and responses, each response with its prompt. Counted by
+    /// the scorer, as are the following.
     pub tokens: Count,
     /// Rows of which `ches.max_length` cut a response.
     pub truncated_rows: Count,

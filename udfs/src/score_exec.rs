@@ -22,7 +22,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::ScalarFunctionExpr;
 use datafusion::physical_expr::async_scalar_function::AsyncFuncExpr;
 use datafusion::physical_expr::equivalence::ProjectionMapping;
-use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::async_func::AsyncFuncExec;
@@ -41,6 +41,7 @@ use futures::stream::FuturesOrdered;
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::OnceCell;
 
+use crate::array_bytes::bytes_of_batch;
 use crate::functions::is_scoring_function;
 use crate::query_resources::{QueryMemory, QueryResources, ScoreMetrics};
 
@@ -48,6 +49,9 @@ use crate::query_resources::{QueryMemory, QueryResources, ScoreMetrics};
 const FIRST_ROWS: usize = 32;
 /// Rows of a call at most: enough to keep any device busy.
 const MOST_ROWS: usize = 1024;
+/// Bytes of the rows of a call at most, unless a single row has more: texts are held several times while
+/// they are scored, and joined batches have 32-bit offsets.
+const MOST_BYTES: usize = 64 << 20;
 
 /// Adds a column for each scoring call to those of its input.
 ///
@@ -234,8 +238,10 @@ impl ExecutionPlan for ScoreExec {
             options: Arc::new(options),
             baseline: BaselineMetrics::new(&self.metrics, partition),
             input: Some(self.input.execute(partition, context)?),
+            constant_bytes: self.calls.iter().map(constant_bytes).sum(),
             waiting: Vec::new(),
             waiting_rows: 0,
+            waiting_bytes: 0,
             rows: FIRST_ROWS,
             returned_rows: 0,
             scoring: FuturesOrdered::new(),
@@ -249,6 +255,14 @@ impl ExecutionPlan for ScoreExec {
     fn metrics(&self) -> Option<MetricsSet> {
         Some(self.metrics.clone_inner())
     }
+}
+
+/// Bytes of a call's constant texts, which are read for every row.
+fn constant_bytes(call: &Arc<AsyncFuncExpr>) -> usize {
+    let function = call.func.downcast_ref::<ScalarFunctionExpr>();
+    let arguments = function.into_iter().flat_map(ScalarFunctionExpr::args);
+    let literals = arguments.filter_map(|argument| argument.downcast_ref::<Literal>());
+    literals.map(|literal| literal.value().size()).sum()
 }
 
 /// A call, and its result if that is the same for every row.
@@ -305,8 +319,11 @@ struct Scoring {
     baseline: BaselineMetrics,
     /// None once it has ended.
     input: Option<SendableRecordBatchStream>,
+    /// That each row has besides its own.
+    constant_bytes: usize,
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
+    waiting_bytes: usize,
     rows: usize,
     returned_rows: usize,
     scoring: FuturesOrdered<BoxFuture<'static, Result<RecordBatch>>>,
@@ -325,7 +342,8 @@ impl Scoring {
 
     /// Begins to score the rows that wait, if they are enough. `is_last`: no more are coming.
     fn begin(&mut self, is_last: bool) -> Result<bool> {
-        if self.waiting_rows == 0 || self.waiting_rows < self.rows && !is_last {
+        let is_enough = self.waiting_rows >= self.rows || self.waiting_bytes >= MOST_BYTES;
+        if self.waiting_rows == 0 || !is_enough && !is_last {
             return Ok(false);
         }
         let batch = self.take(self.rows)?;
@@ -336,23 +354,53 @@ impl Scoring {
         Ok(true)
     }
 
-    /// The first rows that wait, at most `rows`, in one batch.
+    fn bytes(&self, batch: &RecordBatch) -> usize {
+        bytes_of_batch(batch) + batch.num_rows() * self.constant_bytes
+    }
+
+    fn wait_with(&mut self, batch: RecordBatch) {
+        self.waiting_rows += batch.num_rows();
+        self.waiting_bytes += self.bytes(&batch);
+        self.waiting.push(batch);
+    }
+
+    /// How many of a batch's first rows have so many bytes at most.
+    fn rows_within(&self, batch: &RecordBatch, bytes: usize) -> usize {
+        if self.bytes(batch) <= bytes {
+            return batch.num_rows();
+        }
+        let mut left = bytes;
+        let fits = |row: &usize| {
+            let rest = left.checked_sub(self.bytes(&batch.slice(*row, 1)));
+            left = rest.unwrap_or(0);
+            rest.is_some()
+        };
+        (0..batch.num_rows()).take_while(fits).count()
+    }
+
+    /// The first rows that wait, at most `rows` and [`MOST_BYTES`] but one in any case, in one batch.
     fn take(&mut self, rows: usize) -> Result<RecordBatch> {
-        let mut taken = Vec::new();
-        let mut missing = rows.min(self.waiting_rows);
-        self.waiting_rows -= missing;
+        let mut taken: Vec<RecordBatch> = Vec::new();
+        let (mut missing, mut bytes) = (rows, MOST_BYTES);
         let mut left = Vec::new();
-        for batch in self.waiting.drain(..) {
-            let here = missing.min(batch.num_rows());
-            missing -= here;
+        let waiting = std::mem::take(&mut self.waiting);
+        (self.waiting_rows, self.waiting_bytes) = (0, 0);
+        for batch in waiting {
+            let first = batch.slice(0, missing.min(batch.num_rows()));
+            let least = usize::from(taken.is_empty() && missing > 0);
+            let here = self.rows_within(&first, bytes).max(least);
             if here > 0 {
-                taken.push(batch.slice(0, here));
+                let slice = batch.slice(0, here);
+                bytes = bytes.saturating_sub(self.bytes(&slice));
+                missing -= here;
+                taken.push(slice);
             }
             if here < batch.num_rows() {
+                missing = 0;
                 left.push(batch.slice(here, batch.num_rows() - here));
             }
         }
-        self.waiting = left;
+        left.into_iter().for_each(|batch| self.wait_with(batch));
         match &taken[..] {
             [] => internal_err!("no rows wait to be scored"),
             [only] => Ok(only.clone()),
@@ -389,15 +437,16 @@ impl Stream for Scoring {
             match std::task::ready!(input.poll_next_unpin(cx)) {
                 None => this.input = None,
                 Some(Ok(batch)) => {
-                    this.waiting_rows += batch.num_rows();
-                    this.waiting.push(batch);
+                    if batch.num_rows() > 0 {
+                        this.wait_with(batch);
+                    }
                 }
                 Some(Err(error)) => {
                     // After what is being scored, as if nothing were made ready ahead.
                     this.scoring.push_back(ready(Err(error)).boxed());
                     this.input = None;
                     this.waiting.clear();
-                    this.waiting_rows = 0;
+                    (this.waiting_rows, this.waiting_bytes) = (0, 0);
                 }
             }
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bitflags::bitflags;
 
+use crate::legible::legible;
 use crate::query_resources::{QueryMemory, ScoreMetrics};
 use crate::settings::ChesSettings;
 use crate::text::Text;
@@ -206,7 +207,7 @@ impl Display for Argument {
 pub struct RowError {
     /// The argument at fault, where it is one.
     pub argument: Option<Argument>,
-    /// What was found and what is accepted.
+    /// What was found and what is accepted: at most some 800 characters, none of them a control.
     pub reason: String,
 }
 
@@ -215,7 +216,7 @@ impl RowError {
     pub fn of(argument: Argument, reason: impl Into<String>) -> Self {
         Self {
             argument: Some(argument),
-            reason: reason.into(),
+            reason: legible(reason.into()),
         }
     }
 
@@ -223,7 +224,7 @@ impl RowError {
     pub fn of_row(reason: impl Into<String>) -> Self {
         Self {
             argument: None,
-            reason: reason.into(),
+            reason: legible(reason.into()),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a cell of a text column holds.
 
+use crate::legible::quoted;
+
 /// The role of a turn that the model under training writes.
 pub const ASSISTANT: &str = "assistant";
 /// The role of a turn that its user writes.
@@ -65,10 +67,10 @@ pub(crate) fn own_turns(prompt: &Text, mut response: Vec<Turn>) -> Result<Vec<Tu
     }
     match response.first() {
         Some(first) if !first.is_assistant() => Err(format!(
-            "the response's first turn has role '{}' and the response does not begin with \
+            "the response's first turn has role {} and the response does not begin with \
              exactly the prompt's turns; a response holds the assistant's turns that follow the \
              prompt, or repeats the prompt and continues it",
-            first.role
+            quoted(&first.role)
         )),
         _ => Ok(response),
     }

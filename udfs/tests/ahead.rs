@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arrow::array::AsArray;
-use arrow::datatypes::{Float64Type, Int64Type};
+use arrow::array::{ArrayRef, AsArray, DictionaryArray, RecordBatch};
+use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
 use async_trait::async_trait;
 use ches_udfs::{
     ChesSettings, Job, PairScores, PreferencePair, PromptedResponse, ResponseScores, RowError,
     Scorer, ScorerError, Text, register,
 };
+use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 /// Scores a pair by the number that its prompt is; every other call takes long. Fails at -1.
@@ -146,4 +147,38 @@ async fn a_failure_ends_the_query() {
     let error = found.unwrap_err().to_string();
     assert!(error.contains("found -1"), "{error}");
     assert!(scorer.calls.lock().unwrap().iter().sum::<usize>() < 6000);
+}
+
+/// A dictionary's one text and a constant are large for every row that has them.
+#[tokio::test]
+async fn large_texts_are_scored_few_at_a_time() {
+    const MB: usize = 1 << 20;
+    const ROWS: usize = 200;
+    let (ctx, scorer) = session();
+    let large = "b".repeat(20 * MB);
+    let small = vec!["b"; ROWS / 2];
+    let halves = [
+        vec![large.as_str(); ROWS / 2],
+        [&small[1..], &[&large]].concat(),
+    ];
+    let batch = |rejected: &Vec<&str>| {
+        let rejected: DictionaryArray<Int32Type> = rejected.iter().copied().collect();
+        RecordBatch::try_from_iter([("rejected", Arc::new(rejected) as ArrayRef)]).unwrap()
+    };
+    let batches: Vec<RecordBatch> = halves.iter().map(batch).collect();
+    let table = MemTable::try_new(batches[0].schema(), vec![batches]).unwrap();
+    ctx.register_table("pairs", Arc::new(table)).unwrap();
+    let calls = async |prompt: &str, rejected: &str| {
+        scorer.calls.lock().unwrap().clear();
+        let sql = format!("SELECT ches({prompt}, 'a', {rejected}) AS score FROM pairs");
+        let batches = ctx.sql(&sql).await.unwrap().collect().await.unwrap();
+        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        assert_eq!(rows, ROWS);
+        std::mem::take(&mut *scorer.calls.lock().unwrap())
+    };
+    let of_dictionary = calls("'1'", "rejected").await;
+    // The last has one large text at its beginning and one at its end.
+    assert_eq!(of_dictionary, [[3; 33].as_slice(), &[101]].concat());
+    let of_literal = calls("repeat('1', 21000000)", "left(rejected, 1)").await;
+    assert!(of_literal.iter().all(|rows| *rows <= 3), "{of_literal:?}");
 }

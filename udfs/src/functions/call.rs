@@ -123,7 +123,6 @@ async fn score<K: Kind>(scorer: &dyn Scorer, args: &ScalarFunctionArgs) -> Resul
     let scored = if items.is_empty() {
         Ok(Vec::new())
     } else {
-        request.job.metrics.rows.add(items.len());
         let _timer = request.job.metrics.wait_time.timer();
         K::score(scorer, &request.job, items).await
     };

@@ -3,7 +3,7 @@
 //! The first argument is a literal that names what is needed ([`Needs`](crate::scorer::Needs)), the
 //! second the guard, the others are text columns.
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::FieldRef;
 use datafusion::common::{exec_err, internal_err};
 use datafusion::error::{DataFusionError, Result};
@@ -71,12 +71,11 @@ impl<T> Request<T> {
                 .map(|(text, field)| (!is_constant(text)).then(|| field.clone()))
                 .collect(),
         };
-        // Constants are read and scored once for all rows.
+        // Constants are scored once for all rows.
         let is_one = texts.iter().all(is_constant);
-        let text_rows = if is_one { 1 } else { args.number_rows };
         let texts = texts
             .iter()
-            .map(|arg| TextColumn::try_new(&arg.to_array(text_rows)?))
+            .map(TextArgument::try_new)
             .collect::<Result<Vec<_>>>()?;
         let guard = guard.to_array(args.number_rows)?;
         let Some(guard) = guard.as_boolean_opt() else {
@@ -91,8 +90,7 @@ impl<T> Request<T> {
                 request.rows.push(Row::Scored(0));
                 continue;
             }
-            let text_row = if is_one { 0 } else { row };
-            let texts = texts_of_row(&texts, text_row, arguments);
+            let texts = texts_of_row(&texts, row, arguments);
             let row = match texts.and_then(|texts| texts.map(&read).transpose()) {
                 Ok(None) => {
                     request.job.metrics.skipped_rows.add(1);
@@ -140,8 +138,12 @@ impl<T> Request<T> {
                 Row::Scored(item) => match &scored[item] {
                     Err(error) => Ok(Some(Err(self.accept(at, count, error.clone())?))),
                     Ok(scores) => {
-                        let skipped = is_skipped(scores).into();
-                        self.job.metrics.skipped_rows.add(skipped);
+                        let metrics = &self.job.metrics;
+                        if is_skipped(scores) {
+                            metrics.skipped_rows.add(1);
+                        } else {
+                            metrics.rows.add(1);
+                        }
                         Ok(Some(Ok(scores.clone())))
                     }
                 },
@@ -177,24 +179,48 @@ impl<T> Request<T> {
     }
 }
 
+/// A column of texts, or one text for all rows.
+struct TextArgument {
+    column: TextColumn,
+    is_constant: bool,
+}
+
+impl TextArgument {
+    fn try_new(arg: &ColumnarValue) -> Result<Self> {
+        let array: ArrayRef = match arg {
+            ColumnarValue::Array(array) => array.clone(),
+            ColumnarValue::Scalar(value) => value.to_array_of_size(1)?,
+        };
+        Ok(Self {
+            column: TextColumn::try_new(&array)?,
+            is_constant: is_constant(arg),
+        })
+    }
+
+    /// Where the text of a row stands.
+    fn at(&self, row: usize) -> usize {
+        if self.is_constant { 0 } else { row }
+    }
+}
+
 fn is_constant(arg: &ColumnarValue) -> bool {
     matches!(arg, ColumnarValue::Scalar(_))
 }
 
 /// A row's texts, or `None` where one of them is NULL.
 fn texts_of_row(
-    columns: &[TextColumn],
+    texts: &[TextArgument],
     row: usize,
     arguments: &[Argument],
 ) -> Result<Option<Vec<Text>>, RowError> {
-    if columns.iter().any(|column| column.is_null(row)) {
+    if texts.iter().any(|text| text.column.is_null(text.at(row))) {
         return Ok(None);
     }
-    let text = |(column, argument): (&TextColumn, &Argument)| {
-        let text = column.text(row);
-        text.map_err(|reason| RowError::of(*argument, reason))
+    let text = |(text, argument): (&TextArgument, &Argument)| {
+        let read = text.column.text(text.at(row));
+        read.map_err(|reason| RowError::of(*argument, reason))
     };
-    let texts = columns.iter().zip(arguments).map(text);
+    let texts = texts.iter().zip(arguments).map(text);
     texts.collect::<Result<_, _>>().map(Some)
 }
 
