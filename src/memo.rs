@@ -77,8 +77,8 @@ pub struct ModelScores {
     pub log_probs: Option<[f64; 2]>,
     /// Of a pair.
     pub displacement: Option<Arc<Displacement>>,
-    /// Of a pair, with the learning rate of the step.
-    pub simulation: Option<(f64, Arc<Simulation>)>,
+    /// Of a pair, one for each learning rate that a step was simulated with.
+    pub simulations: Vec<(f64, Arc<Simulation>)>,
 }
 
 /// What is wanted of rows.
@@ -97,9 +97,16 @@ impl ModelScores {
         needs.set(Needs::EMBEDDINGS, has_embeddings);
         needs.set(Needs::LOG_PROBS, self.log_probs.is_some());
         needs.set(Needs::DISPLACEMENT, self.displacement.is_some());
-        let simulated = self.simulation.as_ref().map(|(rate, _)| *rate);
-        needs.set(Needs::SIMULATION, simulated == Some(learning_rate));
+        let simulation = self.simulation(learning_rate);
+        needs.set(Needs::SIMULATION, simulation.is_some());
         needs
+    }
+
+    /// The step with this learning rate.
+    pub fn simulation(&self, learning_rate: f64) -> Option<&Arc<Simulation>> {
+        let mut simulations = self.simulations.iter();
+        let found = simulations.find(|(rate, _)| *rate == learning_rate);
+        found.map(|(_, simulation)| simulation)
     }
 
     /// Takes over what `more` has.
@@ -108,7 +115,9 @@ impl ModelScores {
         self.embedding = more.embedding.or(self.embedding.take());
         self.log_probs = more.log_probs.or(self.log_probs.take());
         self.displacement = more.displacement.or(self.displacement.take());
-        self.simulation = more.simulation.or(self.simulation.take());
+        let is_newer = |rate: f64| more.simulations.iter().any(|(of, _)| *of == rate);
+        self.simulations.retain(|(rate, _)| !is_newer(*rate));
+        self.simulations.extend(more.simulations);
     }
 
     /// Bytes of memory that an entry takes, with its key and its places in two tables.
@@ -120,10 +129,10 @@ impl ModelScores {
         let displacement = self.displacement.as_ref().map_or(0, |of| {
             size_of::<Displacement>() + size_of_val(&of.changes[..])
         });
-        let simulation = self.simulation.as_ref().map_or(0, |(_, of)| {
-            size_of::<Simulation>() + size_of_val(&of.token_changes[..])
+        let simulations = self.simulations.iter().map(|(_, of)| {
+            size_of::<(f64, Arc<Simulation>, Simulation)>() + size_of_val(&of.token_changes[..])
         });
-        ENTRY + vectors + displacement + simulation
+        ENTRY + vectors + displacement + simulations.sum::<usize>()
     }
 }
 
@@ -452,11 +461,21 @@ mod tests {
             token_changes: Vec::new(),
         };
         let scores = ModelScores {
-            simulation: Some((2e-6, Arc::new(simulation))),
+            simulations: vec![(2e-6, Arc::new(simulation.clone()))],
             ..similar(1.0)
         };
-        assert_eq!(scores.gives(2e-6), Needs::EMBEDDINGS | Needs::SIMULATION);
+        let both = Needs::EMBEDDINGS | Needs::SIMULATION;
+        assert_eq!(scores.gives(2e-6), both);
         assert_eq!(scores.gives(3e-6), Needs::EMBEDDINGS);
+        let mut all = scores.clone();
+        all.add(ModelScores {
+            simulations: vec![(3e-6, Arc::new(simulation))],
+            ..ModelScores::default()
+        });
+        assert_eq!([2e-6, 3e-6].map(|rate| all.gives(rate)), [both; 2]);
+        assert!(all.bytes() > scores.bytes());
+        all.add(scores);
+        assert_eq!(all.simulations.len(), 2);
     }
 
     #[test]

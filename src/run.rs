@@ -392,7 +392,11 @@ fn pair_model_scores(output: GroupOutput, learning_rate: f64) -> RowResult<Model
         log_probs,
         embedding: None,
         displacement: output.displacement.map(Arc::new),
-        simulation: output.simulation.map(|of| (learning_rate, Arc::new(of))),
+        simulations: output
+            .simulation
+            .map(|of| (learning_rate, Arc::new(of)))
+            .into_iter()
+            .collect(),
     })
 }
 
@@ -419,6 +423,7 @@ impl Run<'_> {
             scores.normalized_edit_distance = Some(finite(distance)?);
         }
         let model = model.unwrap_or_default();
+        let simulation = model.simulation(self.job.settings.learning_rate).cloned();
         if let Some(similarities) = model.similarities {
             scores.ches = Some(similarities.ches);
             scores.ches_normalized = Some(similarities.ches_normalized);
@@ -433,10 +438,10 @@ impl Run<'_> {
             .displacement
             .filter(|_| needs.contains(Needs::DISPLACEMENT));
         scores.displacement = displacement.map(|of| Box::new(self.displacement(&of, targets)));
-        let simulation = model
-            .simulation
-            .filter(|_| needs.contains(Needs::SIMULATION));
-        scores.simulated = simulation.map(|(_, of)| Box::new(self.simulated(&of, targets)));
+        if needs.contains(Needs::SIMULATION) {
+            let simulation = simulation.map(|of| self.simulated(&of, targets));
+            scores.simulated = simulation.map(Box::new);
+        }
         Ok(scores)
     }
 

@@ -9,6 +9,7 @@ mod progress;
 mod report;
 mod scores;
 mod session;
+mod stop;
 mod tables;
 mod watch;
 
@@ -32,6 +33,7 @@ use context::Context;
 use output::Clearing;
 use progress::Progress;
 use scores::Scores;
+use stop::{INTERRUPTED, Stop};
 use watch::Watch;
 
 /// How long a stopped run may take to clear away what it wrote, and to write its scores to the cache.
@@ -40,37 +42,47 @@ const CLEARING: Duration = Duration::from_secs(10);
 /// How long the end of a run waits for its last scores to be in the cache.
 const FLUSH: Duration = Duration::from_secs(200);
 
-/// The exit status of a run that was interrupted, as shells have it.
-const INTERRUPTED: u8 = 130;
+/// How long statements that were stopped may take to let go.
+const LETTING_GO: Duration = Duration::from_secs(5);
+
+/// Plans may be deep.
+const STACK_BYTES: usize = 16 << 20;
 
 /// Runs what the arguments ask for; stops at the first statement that fails, and when it is
 /// interrupted.
 pub async fn run(args: Args) -> ExitCode {
     start_logging();
     let began = Instant::now();
+    // Where a person types, statements are interrupted one by one.
+    let stop = match is_interactive(&args) {
+        true => Ok(Stop::never()),
+        false => Stop::listen(),
+    };
+    let stop = match stop {
+        Ok(stop) => stop,
+        Err(error) => return failed(&DataFusionError::IoError(error)),
+    };
     let watch = Arc::new(Watch::default());
+    let args = Arc::new(args);
     let context = match start(&args, &watch).await {
-        Ok(context) => context,
+        Ok(context) => Arc::new(context),
         Err(error) => return failed(&error),
     };
-    let done = {
-        let work = execute(&args, &context);
-        tokio::select! {
-            done = work => Some(done),
-            () = stopped(), if !is_interactive(&args) => None,
-        }
+    let done = tokio::select! {
+        done = statements(&args, &context, &stop) => done,
+        () = letting_go(&stop) => None,
     };
     let Some(done) = done else {
-        let cleared = clear(&context);
-        tokio::select! {
-            () = cleared => {}
-            () = stopped() => {}
-        }
+        clear(&context, &watch).await;
         summarise(&args, &watch, began);
         // At once: a forward pass that is under way has no end that could be waited for.
         std::process::exit(INTERRUPTED.into());
     };
-    if let Err(reason) = flushed(FLUSH).await {
+    let flushed = tokio::select! {
+        flushed = flushed(FLUSH) => flushed,
+        () = stop.asked() => Err("stopped".into()),
+    };
+    if let Err(reason) = flushed {
         eprintln!("ches.cache: {reason}; its last scores are not kept");
     }
     summarise(&args, &watch, began);
@@ -78,6 +90,36 @@ pub async fn run(args: Args) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
+}
+
+/// Executes on a thread of its own, which may block while signals are waited for. None if it was
+/// stopped.
+async fn statements(args: &Arc<Args>, context: &Arc<Context>, stop: &Stop) -> Option<Result<()>> {
+    let (args, context, stop) = (Arc::clone(args), Arc::clone(context), stop.clone());
+    let runtime = tokio::runtime::Handle::current();
+    let (end, ended) = tokio::sync::oneshot::channel();
+    let work = move || {
+        let done = runtime.block_on(async {
+            tokio::select! {
+                done = execute(&args, &context) => Some(done),
+                () = stop.asked() => None,
+            }
+        });
+        let _ = end.send(done);
+    };
+    let thread = std::thread::Builder::new()
+        .name("ches-statements".into())
+        .stack_size(STACK_BYTES);
+    if let Err(error) = thread.spawn(work) {
+        return Some(Err(DataFusionError::IoError(error)));
+    }
+    let panicked = |_| Some(Err(DataFusionError::Internal("it panicked".into())));
+    ended.await.unwrap_or_else(panicked)
+}
+
+async fn letting_go(stop: &Stop) {
+    stop.asked().await;
+    tokio::time::sleep(LETTING_GO).await;
 }
 
 fn failed(error: &DataFusionError) -> ExitCode {
@@ -139,24 +181,8 @@ async fn execute(args: &Args, context: &Context) -> Result<()> {
     exec::exec_from_commands(context, scripts, &options).await
 }
 
-/// Ends when somebody wants the run to end: Ctrl-C, or SIGTERM from whoever takes the machine away.
-async fn stopped() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminated.recv() => {}
-            }
-            return;
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
-}
-
 /// Leaves nothing half done, and says how to go on.
-async fn clear(context: &Context) {
+async fn clear(context: &Context, watch: &Watch) {
     let is_cleared = context.clearing.wait(CLEARING).await;
     let is_flushed = flushed(CLEARING).await.is_ok();
     let settings = context.session.copied_config();
@@ -166,7 +192,9 @@ async fn clear(context: &Context) {
     if !is_cleared {
         eprintln!("Files of this run may be left; the next run removes them.");
     }
+    let has_scores = watch.scores().is_some_and(|scores| scores.scored > 0);
     match cache {
+        _ if !has_scores => {}
         Some(cache) if is_flushed => {
             eprintln!("Its scores are in {cache}: the same command goes on from there.");
         }
@@ -188,6 +216,10 @@ fn summarise(args: &Args, watch: &Watch, began: Instant) {
     let Some(scores) = watch.scores().filter(|_| !args.quiet) else {
         return;
     };
+    // Nothing but plans were asked for.
+    if scores == Scores::default() {
+        return;
+    }
     let Scores {
         scored,
         failed,

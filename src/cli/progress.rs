@@ -9,9 +9,6 @@ use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, Prog
 
 use super::watch::Watch;
 
-/// A query scores batch after batch; a pause longer than this between two means another query.
-const PAUSE: Duration = Duration::from_secs(1);
-
 /// How often the number of rows to come is estimated anew.
 const ESTIMATE: Duration = Duration::from_secs(1);
 
@@ -36,7 +33,8 @@ struct State {
     /// Tokens that the model was given.
     tokens: u64,
     began: Option<Instant>,
-    ended: Option<Instant>,
+    /// What they are of.
+    statement: usize,
     estimated: Option<Instant>,
     line: Option<ProgressBar>,
 }
@@ -100,11 +98,14 @@ fn line() -> ProgressBar {
 impl Observer for Progress {
     fn began(&self) {
         self.update(|state| {
-            if state.ended.is_some_and(|ended| ended.elapsed() > PAUSE) {
-                *state = State::default();
+            let statement = self.watch.statement();
+            if state.calls == 0 && state.statement != statement {
+                *state = State {
+                    statement,
+                    ..State::default()
+                };
             }
             state.calls += 1;
-            state.ended = None;
             state.began.get_or_insert_with(Instant::now);
             state.line.get_or_insert_with(line);
         });
@@ -137,7 +138,6 @@ impl Observer for Progress {
         self.update(|state| {
             state.calls -= 1;
             if state.calls == 0 {
-                state.ended = Some(Instant::now());
                 // Before the result is printed over it.
                 if let Some(line) = state.line.take() {
                     line.finish_and_clear();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Counts of rows, each time that a row was asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scores {
-    /// Handed to the scorer.
+    /// With scores.
     pub scored: usize,
     /// With an error that `ches.on_error = 'null'` let through.
     pub failed: usize,
@@ -22,7 +22,7 @@ pub struct Scores {
     pub cache_hits: usize,
     /// Whose scores the process remembered.
     pub memo_hits: usize,
-    /// Tokens of prompts and responses.
+    /// Tokens of prompts and responses that were computed.
     pub tokens: usize,
 }
 

@@ -25,6 +25,8 @@ struct State {
     plans: Vec<Arc<dyn ExecutionPlan>>,
     /// Of the statements before.
     done: Option<Scores>,
+    /// How many these are.
+    statements: usize,
 }
 
 impl State {
@@ -46,12 +48,19 @@ impl Watch {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.done = state.scores();
         state.plans.clear();
+        state.statements += 1;
     }
 
     /// What scoring came to in all statements; none if nothing was scored.
     pub fn scores(&self) -> Option<Scores> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.scores()
+    }
+
+    /// Counts statements.
+    pub fn statement(&self) -> usize {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.statements
     }
 
     /// How many rows the running statement is likely to score: as many of the rows of its tables as of

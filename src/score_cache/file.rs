@@ -1,8 +1,11 @@
-//! A file of scores: Parquet, a row for each key.
+//! A file of scores: Parquet, a row for each key, and another for each further learning rate that a step
+//! was simulated with.
 //!
 //! Numbers stand in columns of their own, so that other tools can read them. A checksum in each row
 //! tells damage of any kind; a damaged row is not read.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -61,8 +64,31 @@ struct Row {
     changes: [Option<Vec<(u32, f64)>>; CHANGES.len()],
 }
 
-impl From<&ModelScores> for Row {
-    fn from(scores: &ModelScores) -> Self {
+impl Row {
+    /// All that is said of a key: first everything with one simulation, then the other ones.
+    fn all_of(scores: &ModelScores) -> Vec<Self> {
+        let mut simulations = scores.simulations.iter();
+        let mut first = Self::of(scores);
+        let mut rows = Vec::new();
+        if let Some((rate, of)) = simulations.next() {
+            first.simulate(*rate, of);
+        }
+        rows.push(first);
+        rows.extend(simulations.map(|(rate, of)| {
+            let mut row = Self::default();
+            row.simulate(*rate, of);
+            row
+        }));
+        rows
+    }
+
+    fn simulate(&mut self, learning_rate: f64, of: &Simulation) {
+        self.numbers[12] = Some(learning_rate);
+        self.numbers[13..15].copy_from_slice(&of.changes.map(Some));
+        self.changes[1] = Some(of.token_changes.clone());
+    }
+
+    fn of(scores: &ModelScores) -> Self {
         let mut row = Self::default();
         let numbers = &mut row.numbers;
         if let Some(of) = scores.similarities {
@@ -77,11 +103,6 @@ impl From<&ModelScores> for Row {
             numbers[9] = of.overlap;
             numbers[10..12].copy_from_slice(&of.log_probs.map(Some));
             row.changes[0] = Some(of.changes.clone());
-        }
-        if let Some((learning_rate, of)) = &scores.simulation {
-            numbers[12] = Some(*learning_rate);
-            numbers[13..15].copy_from_slice(&of.changes.map(Some));
-            row.changes[1] = Some(of.token_changes.clone());
         }
         if let Some(of) = &scores.embedding {
             numbers[15] = Some(of.tokens.into());
@@ -131,7 +152,7 @@ impl From<Row> for ModelScores {
             similarities: similarities(),
             log_probs: two(3),
             displacement: displacement().map(Arc::new),
-            simulation: simulation(),
+            simulations: simulation().into_iter().collect(),
             embedding: embedding().map(Arc::new),
         }
     }
@@ -178,11 +199,15 @@ fn checksum(key: &Key, row: &Row) -> u64 {
 /// # Errors
 /// None that is known; Parquet's are passed on.
 pub fn encode(entries: &[(Key, ModelScores)]) -> Result<Vec<u8>, String> {
-    let rows: Vec<Row> = entries.iter().map(|(_, scores)| scores.into()).collect();
+    let rows = entries.iter().flat_map(|(key, scores)| {
+        let rows = Row::all_of(scores).into_iter();
+        rows.map(move |row| (key, row))
+    });
+    let (of_keys, rows): (Vec<&Key>, Vec<Row>) = rows.unzip();
     let mut keys = FixedSizeBinaryBuilder::with_capacity(rows.len(), 32);
     let mut columns: Vec<(&str, ArrayRef)> = Vec::new();
     let failed = |error: &dyn std::fmt::Display| error.to_string();
-    for (key, _) in entries {
+    for key in &of_keys {
         keys.append_value(key.bytes()).map_err(|e| failed(&e))?;
     }
     columns.push((KEY, Arc::new(keys.finish())));
@@ -213,8 +238,8 @@ pub fn encode(entries: &[(Key, ModelScores)]) -> Result<Vec<u8>, String> {
         columns.push((tokens_name, Arc::new(tokens.finish())));
         columns.push((changes_name, Arc::new(changes.finish())));
     }
-    let checksums = entries.iter().zip(&rows);
-    let checksums = checksums.map(|((key, _), row)| checksum(key, row));
+    let checksums = of_keys.iter().zip(&rows);
+    let checksums = checksums.map(|(key, row)| checksum(key, row));
     columns.push((CHECKSUM, Arc::new(UInt64Array::from_iter_values(checksums))));
     let batch = RecordBatch::try_from_iter(columns).map_err(|e| failed(&e))?;
     // Hashes and scores of floats do not compress.
@@ -244,13 +269,20 @@ fn decode_batches(bytes: Bytes) -> Result<(Vec<(Key, ModelScores)>, usize), Stri
     let failed = |error: &dyn std::fmt::Display| error.to_string();
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| failed(&e))?;
     let reader = reader.build().map_err(|e| failed(&e))?;
-    let (mut entries, mut damaged) = (Vec::new(), 0);
+    let (mut entries, mut damaged) = (Vec::<(Key, ModelScores)>::new(), 0);
+    let mut places: HashMap<Key, usize> = HashMap::new();
     for batch in reader {
         let batch = batch.map_err(|e| failed(&e))?;
         let columns = Columns::of(&batch).ok_or("not the columns of a file of scores")?;
         for at in 0..batch.num_rows() {
             match columns.entry(at) {
-                Some((key, scores)) => entries.push((key, scores)),
+                Some((key, scores)) => match places.entry(key) {
+                    Entry::Occupied(place) => entries[*place.get()].1.add(scores),
+                    Entry::Vacant(place) => {
+                        place.insert(entries.len());
+                        entries.push((key, scores));
+                    }
+                },
                 None => damaged += 1,
             }
         }
@@ -356,7 +388,10 @@ mod tests {
             similarities: Some(similarities),
             log_probs: Some([-3.0, -4.0]),
             displacement: Some(Arc::new(displacement)),
-            simulation: Some((2e-6, Arc::new(simulation))),
+            simulations: vec![
+                (2e-6, Arc::new(simulation.clone())),
+                (1e-5, Arc::new(simulation)),
+            ],
             embedding: None,
         };
         let of_response = ModelScores {
@@ -381,6 +416,15 @@ mod tests {
     fn damage_is_noticed() {
         let written = entries();
         let bytes = encode(&written).unwrap();
+        // But for rates of which the row is lost.
+        let was_written = |(key, read): &(Key, ModelScores)| {
+            written.iter().any(|(of, scores)| {
+                let mut all = read.clone();
+                all.add(scores.clone());
+                let is_part = |simulation| scores.simulations.contains(simulation);
+                of == key && all == *scores && read.simulations.iter().all(is_part)
+            })
+        };
         let mut noticed = 0;
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
@@ -388,10 +432,7 @@ mod tests {
             match decode(damaged.into()) {
                 Err(_) => noticed += 1,
                 Ok((read, lost)) => {
-                    assert!(
-                        read.iter().all(|entry| written.contains(entry)),
-                        "byte {at}"
-                    );
+                    assert!(read.iter().all(was_written), "byte {at}");
                     noticed += usize::from(lost > 0);
                 }
             }

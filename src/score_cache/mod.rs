@@ -30,7 +30,10 @@ use datafusion::execution::memory_pool::MemoryPool;
 /// Scores are in no file for so long at most, where the store takes them.
 const FLUSH_AFTER: Duration = Duration::from_secs(20);
 
-/// They are written sooner when nothing is computed for so long,
+/// In the beginning for less: for this part of the time since the cache was opened, at least [`IDLE`].
+const FLUSH_PART: u32 = 4;
+
+/// They are written, too, when nothing is computed for so long,
 const IDLE: Duration = Duration::from_secs(1);
 
 /// or when they take so many bytes.
@@ -94,6 +97,7 @@ struct State {
     /// Calls that may add something.
     users: usize,
     last_used: Instant,
+    opened: Instant,
     /// The file and row of a key, by its first eight bytes.
     index: HashMap<u64, (u32, u32)>,
     files: Vec<Path>,
@@ -128,6 +132,7 @@ impl State {
             flushing: HashMap::new(),
             users: 0,
             last_used: Instant::now(),
+            opened: Instant::now(),
             index: HashMap::new(),
             files: Vec::new(),
             known: HashSet::new(),
@@ -188,6 +193,11 @@ impl State {
         }
     }
 
+    /// How long scores may be in no file now.
+    fn flush_after(&self) -> Duration {
+        (self.opened.elapsed() / FLUSH_PART).clamp(IDLE, FLUSH_AFTER)
+    }
+
     fn is_due(&self) -> bool {
         !self.pending.is_empty()
             && (self.is_wanted_now
@@ -195,7 +205,7 @@ impl State {
                 || self.pending_bytes >= FLUSH_BYTES
                 || self
                     .since
-                    .is_some_and(|since| since.elapsed() >= FLUSH_AFTER)
+                    .is_some_and(|since| since.elapsed() >= self.flush_after())
                 || self.users == 0 && self.last_used.elapsed() >= IDLE)
     }
 }
