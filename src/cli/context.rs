@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::dataframe::DataFrame;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::SessionState;
-use datafusion::logical_expr::{Explain, LogicalPlan, PlanType, ToStringifiedPlan};
+use datafusion::logical_expr::{DdlStatement, Explain, LogicalPlan, PlanType, ToStringifiedPlan};
 use datafusion::prelude::SessionContext;
 use datafusion_ches::ModelScorer;
 use datafusion_cli::cli_context::CliSessionContext;
@@ -18,6 +18,7 @@ use object_store::ObjectStore;
 use url::Url;
 
 use super::output::{self, Clearing};
+use super::urls::refuse_account;
 use super::watch::Watch;
 
 /// What is shown of a secret.
@@ -61,6 +62,7 @@ impl CliSessionContext for Context {
 
     async fn execute_logical_plan(&self, plan: LogicalPlan) -> Result<DataFrame> {
         self.watch.statement_ended();
+        refuse_accounts(&plan)?;
         if output::is_copy(&plan) {
             let (session, scorer) = (&self.session, &*self.scorer);
             return output::copy(session, plan, scorer, &self.clearing).await;
@@ -71,6 +73,22 @@ impl CliSessionContext for Context {
         };
         self.session.execute_logical_plan(plan).await
     }
+}
+
+/// Refuses places with a user or a password, before anything shows them.
+fn refuse_accounts(plan: &LogicalPlan) -> Result<()> {
+    let visited = plan.apply(|node| {
+        match node {
+            LogicalPlan::Copy(copy) => refuse_account(&copy.output_url)?,
+            LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table)) => {
+                let mut places = table.locations.iter();
+                places.try_for_each(|place| refuse_account(place))?;
+            }
+            _ => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    visited.map(drop)
 }
 
 /// The same explanation, with accounts' options hidden.

@@ -11,6 +11,7 @@ mod scores;
 mod session;
 mod stop;
 mod tables;
+mod urls;
 mod watch;
 
 use std::io::{IsTerminal, Read, stderr, stdin};

@@ -12,6 +12,8 @@ use datafusion::error::Result;
 use datafusion::execution::SessionState;
 use datafusion::prelude::SessionContext;
 
+use super::urls::refuse_account;
+
 /// Lets URLs and paths be tables of a session.
 pub fn enable_url_tables(ctx: SessionContext) -> SessionContext {
     let tables = Arc::new(UrlTables::default());
@@ -34,6 +36,7 @@ struct UrlTables {
 #[async_trait]
 impl UrlTableFactory for UrlTables {
     async fn try_new(&self, url: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        refuse_account(url)?;
         let Some((base, glob)) = split_glob(url) else {
             return self.inner.try_new(url).await;
         };

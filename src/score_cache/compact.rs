@@ -38,7 +38,7 @@ pub struct Compacted {
 pub async fn compact(place: &str) -> Result<Vec<Compacted>, String> {
     let failed = |error: Error| format!("{place}: {error}");
     let (store, base) =
-        stores::open_directory(place).map_err(|reason| format!("{place}: {reason}"))?;
+        stores::open_directory(place, false).map_err(|reason| format!("{place}: {reason}"))?;
     let base = base.join(VERSION);
     let models = store
         .list_with_delimiter(Some(&base))

@@ -266,7 +266,7 @@ impl Drop for ScoreCache {
 
 impl ScoreCache {
     fn open(place: &str, of_model: &str) -> Result<Self, String> {
-        let (store, base) = stores::open_directory(place)?;
+        let (store, base) = stores::open_directory(place, true)?;
         let name: String = of_model.replace(' ', "-");
         let base = base.join(VERSION).join(name.as_str());
         let shared = Arc::new(Shared {

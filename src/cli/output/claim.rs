@@ -71,6 +71,10 @@ impl Drop for Lease {
 struct Holder {
     run: String,
     host: String,
+    /// What process numbers are of: a start of a machine, and a namespace in it. Empty where that is not
+    /// known.
+    #[serde(default)]
+    machine: String,
     process: u32,
     /// When that process started, seconds since 1970.
     started: u64,
@@ -248,6 +252,7 @@ impl Holder {
         Self {
             run: run.to_owned(),
             host: System::host_name().unwrap_or_default(),
+            machine: machine(),
             process,
             started: start_time(process).unwrap_or_default(),
             beat: 0,
@@ -257,12 +262,22 @@ impl Holder {
 
     /// Whether it was a process of this machine that is no more.
     fn is_dead(&self) -> bool {
-        let is_here = System::host_name().is_some_and(|host| host == self.host);
+        let is_here = !self.machine.is_empty() && self.machine == machine();
         is_here && start_time(self.process) != Some(self.started)
     }
 
     fn bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+/// Of Linux; elsewhere nothing tells containers of one name apart.
+fn machine() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let namespace = std::fs::read_link("/proc/self/ns/pid");
+    match (boot, namespace) {
+        (Ok(boot), Ok(namespace)) => format!("{} {}", boot.trim(), namespace.display()),
+        _ => String::new(),
     }
 }
 
@@ -389,6 +404,12 @@ mod tests {
         assert!(!dead.is_dead());
         dead.started += 1;
         assert!(dead.is_dead());
+        // In another container nothing is known of it.
+        let elsewhere = Holder {
+            machine: format!("{} other", dead.machine),
+            ..dead.clone()
+        };
+        assert!(!elsewhere.is_dead());
         store.put(&place(), dead.bytes().into()).await.unwrap();
         let claim = Claim::lease(Arc::clone(&store), place(), "ches-2")
             .await

@@ -145,8 +145,8 @@ pub async fn commit(
     put_if(store, place, bytes, mode).await.map(drop)
 }
 
-/// Writes an object on a condition. Where the answer to a request was lost and it was sent again, the
-/// condition fails because it was met before: then what is there is what was to be written.
+/// Writes an object on a condition. Where the answer to a request was lost, or it was sent again and the
+/// condition failed because it was met before, what is there is what was to be written.
 ///
 /// # Errors
 /// When the condition is not met, or the store fails.
@@ -159,20 +159,25 @@ pub async fn put_if(
     let payload = PutPayload::from(bytes.clone());
     match store.put_opts(place, payload, PutOptions::from(mode)).await {
         Ok(put) => Ok(put.into()),
-        Err(error @ (Error::AlreadyExists { .. } | Error::Precondition { .. })) => {
-            let got = store.get(place).await?;
-            let version = UpdateVersion {
-                e_tag: got.meta.e_tag.clone(),
-                version: got.meta.version.clone(),
-            };
-            if got.bytes().await? == bytes {
-                Ok(version)
-            } else {
-                Err(error)
-            }
+        Err(error) => {
+            let there = version_of(store, place, &bytes).await;
+            there.ok().flatten().ok_or(error)
         }
-        Err(error) => Err(error),
     }
+}
+
+/// The version of what is there, if it is these bytes.
+async fn version_of(
+    store: &dyn ObjectStore,
+    place: &Path,
+    bytes: &[u8],
+) -> Result<Option<UpdateVersion>> {
+    let got = store.get(place).await?;
+    let version = UpdateVersion {
+        e_tag: got.meta.e_tag.clone(),
+        version: got.meta.version.clone(),
+    };
+    Ok((got.bytes().await? == bytes).then_some(version))
 }
 
 #[cfg(test)]

@@ -21,8 +21,9 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::listing::ListingTableUrl;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::dml::CopyTo;
+use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{DataFrame, SessionContext};
 use datafusion_ches::ChesSettings;
@@ -36,7 +37,7 @@ use url::Url;
 use super::scores::Scores;
 use claim::Claim;
 use manifest::{Committed, File, Manifest};
-use run_store::RunStore;
+use run_store::{Naming, RunStore};
 
 /// Begins the name of every run.
 const RUN: &str = "ches-";
@@ -122,8 +123,10 @@ pub async fn copy(
     match output.write(ctx, plan, scorer).await {
         Ok(answer) => ctx.read_batches(answer),
         Err(error) => {
+            let failure = output.failure();
             output.discard().await;
-            Err(error)
+            // DataFusion tells that it could not write, and not why.
+            Err(failure.map_or(error, |reason| refused(&shown, &reason)))
         }
     }
 }
@@ -142,6 +145,8 @@ struct Target {
     is_directory: bool,
     /// On this machine.
     local: Option<PathBuf>,
+    /// The first folder above a local one that is not there yet.
+    made: Option<PathBuf>,
 }
 
 impl Target {
@@ -161,7 +166,11 @@ impl Target {
         let local = is_file_url
             .then(|| url.get_url().to_file_path().ok())
             .flatten();
+        let missing = |folder: &&FilePath| !folder.exists();
+        let made = local.as_deref().map(FilePath::ancestors);
+        let made = made.and_then(|folders| folders.take_while(missing).last());
         Ok(Self {
+            made: made.map(FilePath::to_owned),
             store: ctx.runtime_env().object_store(&url)?,
             path: url.prefix().clone(),
             url: url.get_url().clone(),
@@ -251,8 +260,8 @@ impl Target {
         }
     }
 
-    /// Removes what a killed run left of a single local file: `name#1` and so on.
-    fn remove_unfinished(&self) -> std::io::Result<()> {
+    /// Removes what runs left of a single local file.
+    fn remove_unfinished(&self, runs: &[String]) -> std::io::Result<()> {
         let Some(local) = &self.local else {
             return Ok(());
         };
@@ -262,15 +271,28 @@ impl Target {
         for entry in std::fs::read_dir(folder)? {
             let entry = entry?;
             let file = entry.file_name();
-            let (file, name) = (file.to_string_lossy(), name.to_string_lossy());
-            let number = file
-                .strip_prefix(&*name)
-                .and_then(|rest| rest.strip_prefix('#'));
-            if number.is_some_and(|of| !of.is_empty() && of.bytes().all(|b| b.is_ascii_digit())) {
+            let suffix = file.to_str().zip(name.to_str());
+            let suffix = suffix.and_then(|(file, name)| file.strip_prefix(name));
+            // What follows the run's name is of the store, while it writes.
+            if suffix.is_some_and(|found| runs.iter().any(|run| found.starts_with(&suffix_of(run))))
+            {
                 std::fs::remove_file(entry.path())?;
             }
         }
         Ok(())
+    }
+
+    /// Removes folders that were not there before the run and are empty.
+    fn remove_empty(&self) {
+        let Some(first) = &self.made else {
+            return;
+        };
+        let mut folder = self.local.as_deref();
+        while let Some(empty) = folder.filter(|folder| folder.starts_with(first)) {
+            // What is not there need not be removed.
+            let _ = std::fs::remove_dir(empty);
+            folder = empty.parent();
+        }
     }
 }
 
@@ -296,6 +318,11 @@ fn new_run() -> String {
     format!("{RUN}{}-{random:016x}", Utc::now().format("%Y%m%dT%H%M%SZ"))
 }
 
+/// Ends the name of a single local file while a run writes it.
+fn suffix_of(run: &str) -> String {
+    format!(".{run}")
+}
+
 /// Whether a file is one that a run wrote, by its name.
 fn is_of_a_run(file: &str) -> bool {
     let name = file.rsplit('/').next().unwrap_or(file);
@@ -315,6 +342,19 @@ struct Output {
     /// None when it is over.
     open: Option<Open>,
     clearing: Clearing,
+    runtime: Arc<RuntimeEnv>,
+}
+
+impl Output {
+    /// Takes the run, whose store nobody asks for any more.
+    fn close(&mut self) -> Option<Open> {
+        let open = self.open.take()?;
+        open.store.end();
+        if let Ok(url) = open.url() {
+            let _ = self.runtime.deregister_object_store(&url);
+        }
+        Some(open)
+    }
 }
 
 #[derive(Debug)]
@@ -329,10 +369,9 @@ struct Open {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        let Some(open) = self.open.take() else {
+        let Some(open) = self.close() else {
             return;
         };
-        open.store.end();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             self.clearing.add(runtime.spawn(open.clear()));
         }
@@ -348,8 +387,12 @@ impl Output {
     ) -> Result<Self, String> {
         let run = new_run();
         let claim = target.claim(&run).await?;
-        let prefix = target.is_directory.then(|| format!("{run}-"));
-        let store = Arc::new(RunStore::new(Arc::clone(&target.store), prefix));
+        let naming = match &target.local {
+            _ if target.is_directory => Naming::Prefixed(format!("{run}-")),
+            Some(_) => Naming::Renamed(suffix_of(&run)),
+            None => Naming::Held,
+        };
+        let store = Arc::new(RunStore::new(Arc::clone(&target.store), naming));
         // From here on the claim is given back whatever happens.
         let mut output = Self {
             open: Some(Open {
@@ -361,6 +404,7 @@ impl Output {
                 run,
             }),
             clearing: clearing.clone(),
+            runtime: ctx.runtime_env(),
         };
         let Some(open) = &mut output.open else {
             return Err("over".into());
@@ -386,15 +430,19 @@ impl Output {
             return Err(DataFusionError::Internal("a run that is over".into()));
         };
         let url = open.url()?;
+        let mut of_no_rows = None;
         let plan = plan.transform_down(|node| {
             Ok(match node {
                 LogicalPlan::Copy(mut copy) => {
                     // The store is open, and plans are logged.
                     copy.options.retain(|option, _| !is_of_an_account(option));
-                    Transformed::yes(LogicalPlan::Copy(CopyTo {
-                        output_url: open.output_url(&url),
-                        ..copy
-                    }))
+                    copy.output_url = open.output_url(&url);
+                    of_no_rows = open
+                        .target
+                        .is_directory
+                        .then(|| of_no_rows_of(&copy))
+                        .flatten();
+                    Transformed::yes(LogicalPlan::Copy(copy))
                 }
                 other => Transformed::no(other),
             })
@@ -404,12 +452,15 @@ impl Output {
         let settings = settings.options().extensions.get::<ChesSettings>().cloned();
         let plan = frame.create_physical_plan().await?;
         let answer = collect(Arc::clone(&plan), ctx.task_ctx()).await?;
+        if let Some(of_no_rows) = of_no_rows.filter(|_| open.store.files().is_empty()) {
+            let frame = ctx.execute_logical_plan(of_no_rows).await?;
+            frame.collect().await?;
+        }
         let manifest = open.manifest(&plan, &answer, &settings.unwrap_or_default(), scorer);
         let shown = open.target.url.to_string();
-        let Some(open) = self.open.take() else {
+        let Some(open) = self.close() else {
             return Err(DataFusionError::Internal("a run that is over".into()));
         };
-        open.store.end();
         // In a task of its own, which goes on to its end if nobody waits for this run any more.
         let (done, is_done) = tokio::sync::oneshot::channel();
         let task = tokio::spawn(async move {
@@ -420,14 +471,17 @@ impl Output {
             .await
             .unwrap_or_else(|_| Err("the commit panicked".into()));
         ended.map_err(|reason| refused(&shown, &reason))?;
-        let _ = ctx.deregister_object_store(&url);
         Ok(answer)
+    }
+
+    /// Why it could not write, if that was the reason.
+    fn failure(&self) -> Option<String> {
+        self.open.as_ref()?.store.failure()
     }
 
     /// Ends a run that failed.
     async fn discard(mut self) {
-        if let Some(open) = self.open.take() {
-            open.store.end();
+        if let Some(open) = self.close() {
             open.clear().await;
         }
     }
@@ -461,7 +515,7 @@ impl Open {
             if killed.is_empty() {
                 return Ok(());
             }
-            let removed = self.target.remove_unfinished();
+            let removed = self.target.remove_unfinished(&killed);
             return removed.map_err(|error| error.to_string());
         }
         let place = self.target.beside(MANIFEST)?;
@@ -620,10 +674,38 @@ impl Open {
                 }
             }
         }
+        if !self.target.is_directory
+            && let Err(error) = self.target.remove_unfinished(&[self.run])
+        {
+            tracing::warn!("{}: {error}; the next run removes it", self.target.url);
+        }
         if let Some(claim) = self.claim {
             claim.release().await;
         }
+        self.target.remove_empty();
     }
+}
+
+/// Writes a file without rows into the directory of a COPY, since no file would say which columns there
+/// are none of. None where the columns are partly names of directories.
+fn of_no_rows_of(copy: &CopyTo) -> Option<LogicalPlan> {
+    if !copy.partition_by.is_empty() {
+        return None;
+    }
+    let mut options = copy.options.clone();
+    options.insert("single_file_output".into(), "true".into());
+    let name = format!("0.{}", copy.file_type.get_ext());
+    let input = LogicalPlan::EmptyRelation(EmptyRelation {
+        produce_one_row: false,
+        schema: Arc::clone(copy.input.schema()),
+    });
+    Some(LogicalPlan::Copy(CopyTo::new(
+        Arc::new(input),
+        format!("{}{name}", copy.output_url),
+        Vec::new(),
+        Arc::clone(&copy.file_type),
+        options,
+    )))
 }
 
 fn now() -> String {

@@ -1,5 +1,5 @@
-//! The store that one run writes through: it names files after the run, remembers them, and takes
-//! nothing any more once the run is over.
+//! The store that one run writes through: it names files after the run, remembers them and why the first
+//! could not be written, and takes nothing any more once the run is over.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,8 +11,22 @@ use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart,
 };
+
+/// Under which names files are written.
+#[derive(Debug)]
+pub enum Naming {
+    /// Names that begin with this.
+    Prefixed(String),
+    /// Names that end with this, until the run is published: then it is taken off by a rename. A query
+    /// that fails ends its file as if it were whole, so that no file may appear by itself.
+    Renamed(String),
+    /// Their own, but they appear when the run is published: uploads of object stores take their last
+    /// step then.
+    Held,
+}
 
 fn over() -> Error {
     Error::Generic {
@@ -36,6 +50,7 @@ struct Written {
     is_over: AtomicBool,
     /// Files that appear when the run is published.
     held: Mutex<Vec<Held>>,
+    failure: Mutex<Option<String>>,
 }
 
 impl Written {
@@ -55,6 +70,15 @@ impl Written {
         }
     }
 
+    /// Remembers the first failure.
+    fn noted<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result {
+            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            failure.get_or_insert_with(|| error.to_string());
+        }
+        result
+    }
+
     fn add(&self, path: Path, bytes: u64) {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.insert(path, bytes);
@@ -65,18 +89,16 @@ impl Written {
 #[derive(Debug)]
 pub struct RunStore {
     inner: Arc<dyn ObjectStore>,
-    /// Begins the names of files. None where a name is given: such a file appears when the run is
-    /// published, since DataFusion ends the file of a query that fails as if it were whole.
-    prefix: Option<String>,
+    naming: Naming,
     written: Arc<Written>,
 }
 
 impl RunStore {
-    /// The files that are written through it have names that begin with `prefix`.
-    pub fn new(inner: Arc<dyn ObjectStore>, prefix: Option<String>) -> Self {
+    /// Nothing is written yet.
+    pub fn new(inner: Arc<dyn ObjectStore>, naming: Naming) -> Self {
         Self {
             inner,
-            prefix,
+            naming,
             written: Arc::default(),
         }
     }
@@ -87,11 +109,24 @@ impl RunStore {
         files.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes the last step of what was held back.
+    /// Why the first file that could not be written could not.
+    pub fn failure(&self) -> Option<String> {
+        let failure = self.written.failure.lock();
+        failure.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets what was written appear under its own name.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn publish(&self) -> Result<()> {
+        if let Naming::Renamed(suffix) = &self.naming {
+            for path in self.files().into_keys() {
+                let name = path.as_ref().strip_suffix(suffix.as_str());
+                let name = Path::parse(name.unwrap_or(path.as_ref()))?;
+                self.inner.rename(&path, &name).await?;
+            }
+        }
         for held in self.take_held() {
             match held {
                 Held::Upload(mut upload) => upload.publish().await.map(drop)?,
@@ -124,13 +159,20 @@ impl RunStore {
         self.written.is_over.store(true, Ordering::SeqCst);
     }
 
+    fn is_held(&self) -> bool {
+        matches!(self.naming, Naming::Held)
+    }
+
     fn renamed(&self, path: &Path) -> Path {
-        let Some(prefix) = &self.prefix else {
-            return path.clone();
-        };
         let raw = path.as_ref();
-        let (folder, name) = raw.rsplit_once('/').unwrap_or(("", raw));
-        let renamed = Path::parse(format!("{folder}/{prefix}{name}"));
+        let renamed = match &self.naming {
+            Naming::Prefixed(prefix) => {
+                let (folder, name) = raw.rsplit_once('/').unwrap_or(("", raw));
+                Path::parse(format!("{folder}/{prefix}{name}"))
+            }
+            Naming::Renamed(suffix) => Path::parse(format!("{raw}{suffix}")),
+            Naming::Held => return path.clone(),
+        };
         renamed.unwrap_or_else(|_| path.clone())
     }
 }
@@ -150,12 +192,13 @@ impl ObjectStore for RunStore {
         opts: PutOptions,
     ) -> Result<PutResult> {
         self.written.check()?;
-        if self.prefix.is_none() {
+        if self.is_held() {
             let put = Held::Put(location.clone(), payload, opts);
             return Ok(self.written.hold(put));
         }
         let (path, bytes) = (self.renamed(location), payload.content_length() as u64);
-        let put = self.inner.put_opts(&path, payload, opts).await?;
+        let put = self.inner.put_opts(&path, payload, opts).await;
+        let put = self.written.noted(put)?;
         self.written.add(path, bytes);
         Ok(put)
     }
@@ -167,12 +210,13 @@ impl ObjectStore for RunStore {
     ) -> Result<Box<dyn MultipartUpload>> {
         self.written.check()?;
         let path = self.renamed(location);
-        let upload = self.inner.put_multipart_opts(&path, opts).await?;
+        let upload = self.inner.put_multipart_opts(&path, opts).await;
+        let upload = self.written.noted(upload)?;
         Ok(Box::new(RunUpload {
             upload,
             path,
             bytes: AtomicU64::new(0),
-            is_held: self.prefix.is_none(),
+            is_held: self.is_held(),
             written: Arc::clone(&self.written),
         }))
     }
@@ -213,7 +257,8 @@ struct RunUpload {
 
 impl RunUpload {
     async fn publish(&mut self) -> Result<PutResult> {
-        let done = self.upload.complete().await?;
+        let done = self.upload.complete().await;
+        let done = self.written.noted(done)?;
         let bytes = self.bytes.load(Ordering::Relaxed);
         self.written.add(self.path.clone(), bytes);
         Ok(done)
@@ -244,7 +289,8 @@ impl MultipartUpload for RunUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         let bytes = data.content_length() as u64;
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.upload.put_part(data)
+        let (part, written) = (self.upload.put_part(data), Arc::clone(&self.written));
+        Box::pin(async move { written.noted(part.await) })
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
