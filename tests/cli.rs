@@ -281,6 +281,48 @@ fn nothing_but_files_of_known_runs_is_removed() {
     assert!(place("mine.txt").exists());
 }
 
+/// A directory without files would not say which columns there are no rows of.
+#[test]
+fn no_rows_are_a_file_without_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    let none = "SELECT 1 AS a, 'x' AS b WHERE false";
+    for (format, options) in [
+        ("PARQUET", ""),
+        ("CSV", "OPTIONS ('format.has_header' 'true')"),
+    ] {
+        let to = place(format);
+        let to = to.display();
+        let copy = format!("COPY ({none}) TO '{to}/' STORED AS {format} {options}");
+        assert!(run(&["-q", "-c", &copy]).0);
+        let said = std::fs::read_to_string(format!("{to}.ches-manifest.json")).unwrap();
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(
+            (&said["rows"], said["files"].as_array().unwrap().len()),
+            (&0.into(), 1)
+        );
+        let describe = format!("DESCRIBE '{to}/'");
+        let (_, columns, error) = run(&["-q", "--format", "csv", "-c", &describe]);
+        let names: Vec<_> = columns.lines().skip(1).map(|line| &line[..2]).collect();
+        assert_eq!(names, ["a,", "b,"], "{columns} {error}");
+    }
+}
+
+/// Neither a file nor a folder.
+#[test]
+fn a_failing_directory_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("new/deep/out");
+    let copy = format!(
+        "COPY (SELECT 10 / (90000 - value) AS q FROM generate_series(1, 100000)) TO '{}/' STORED AS \
+         PARQUET",
+        to.display()
+    );
+    let (ok, _, error) = run(&["-q", "-c", &copy]);
+    assert!(!ok && error.contains("Divide by zero"), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
 /// A report of rows with a score, without one, and with texts that are HTML.
 #[test]
 fn a_report_is_one_page_that_runs_nothing() {

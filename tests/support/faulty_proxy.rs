@@ -9,17 +9,14 @@ use std::time::Duration;
 
 use super::seeded::Seeded;
 
-/// Of so many requests one fails.
-const ONE_OF: usize = 8;
-
 pub struct FaultyProxy {
     port: u16,
     faults: Arc<AtomicUsize>,
 }
 
 impl FaultyProxy {
-    /// In front of the server at a port of this machine.
-    pub fn start(upstream: u16, seed: u64) -> Self {
+    /// In front of the server at a port of this machine. Of so many requests one fails.
+    pub fn start(upstream: u16, one_of: usize, seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let faults = Arc::new(AtomicUsize::new(0));
@@ -28,7 +25,7 @@ impl FaultyProxy {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (random, faults) = (Arc::clone(&random), Arc::clone(&counted));
-                std::thread::spawn(move || pass(stream, upstream, &random, &faults));
+                std::thread::spawn(move || pass(stream, upstream, one_of, &random, &faults));
             }
         });
         Self { port, faults }
@@ -48,6 +45,7 @@ impl FaultyProxy {
 fn pass(
     client: TcpStream,
     upstream: u16,
+    one_of: usize,
     random: &Mutex<Seeded>,
     faults: &AtomicUsize,
 ) -> Result<()> {
@@ -72,7 +70,7 @@ fn pass(
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    let fault = match below(ONE_OF) {
+    let fault = match below(one_of) {
         0 => 1 + below(6),
         _ => 0,
     };

@@ -260,6 +260,19 @@ impl Target {
         }
     }
 
+    /// Begins an upload of a single object and gives it up: a place that cannot be written is noticed
+    /// before anything is computed.
+    async fn try_upload(&self) -> Result<(), String> {
+        if self.local.is_some() {
+            return Ok(());
+        }
+        match self.store.put_multipart(&self.path).await {
+            Ok(mut upload) => upload.abort().await.map_err(|error| error.to_string()),
+            Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// Removes what runs left of a single local file.
     fn remove_unfinished(&self, runs: &[String]) -> std::io::Result<()> {
         let Some(local) = &self.local else {
@@ -512,6 +525,7 @@ impl Open {
             None => Vec::new(),
         };
         if !self.target.is_directory {
+            self.target.try_upload().await?;
             if killed.is_empty() {
                 return Ok(());
             }
