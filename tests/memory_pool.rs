@@ -6,6 +6,7 @@ mod tiny_gguf;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Float64Type, Int64Type};
@@ -16,7 +17,7 @@ use datafusion::execution::memory_pool::{
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion_ches::Ches;
+use datafusion_ches::{Ches, flush_cache};
 use tempfile::TempDir;
 use tiny_gguf::tiny_llama;
 
@@ -130,8 +131,10 @@ fn spills(plan: &Arc<dyn ExecutionPlan>) -> usize {
 async fn a_sort_by_score_spills_and_scoring_is_accounted() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("tiny.gguf"), tiny_llama().bytes()).unwrap();
-    let (expected, never) = sorted(&session(&folder, "scores", None)).await;
+    let ctx = session(&folder, "scores", None);
+    let (expected, never) = sorted(&ctx).await;
     assert_eq!((expected.len(), never), (ROWS, 0));
+    flush_cache(Duration::from_secs(10)).unwrap();
     assert!(expected.is_sorted_by(|a, b| a.1 < b.1 || a.1 == b.1 && a.0 < b.0));
 
     for (cache, is_computed) in [("scores", false), ("new", true)] {
