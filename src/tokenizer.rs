@@ -6,7 +6,15 @@ use serde::de::IgnoredAny;
 use tokenizers::Tokenizer;
 
 use crate::error::ModelError;
+use crate::memory;
 use crate::model_directory::ModelDirectory;
+
+/// Whether memory suffices is looked at for texts of more bytes.
+const LARGE_BYTES: usize = 4 << 20;
+
+/// What tokenizing takes for each byte of a text: the tokenizers crate keeps words, offsets and both
+/// alignments of all of it. Measured: 200.
+const TOKENIZING_BYTES: u64 = 256;
 
 /// A model's tokenizer with what the contract of a text needs to know of it.
 #[derive(Debug)]
@@ -86,7 +94,13 @@ impl TextTokenizer {
 
     /// The ids of a text; special tokens that are written out in it are taken as such.
     /// `begin` asks for the tokenizer's own BOS, if it adds one.
+    ///
+    /// # Errors
+    /// When the text cannot be tokenized, or takes more memory for it than there is.
     pub fn encode(&self, text: &str, begin: bool) -> Result<Vec<u32>, String> {
+        if text.len() > LARGE_BYTES {
+            refuse_above(text.len(), memory::available() / 2)?;
+        }
         let encoding = unpanicked(|| self.tokenizer.encode_fast(text, false))
             .map_err(|reason| format!("the text cannot be tokenized: {reason}"))?;
         let begin: &[u32] = if begin { &self.ends.begin } else { &[] };
@@ -120,6 +134,21 @@ impl TextTokenizer {
     }
 }
 
+/// Refuses a text of so many bytes if tokenizing it takes more than `most_bytes`.
+fn refuse_above(text_bytes: usize, most_bytes: u64) -> Result<(), String> {
+    const GIB: f64 = (1 << 30) as f64;
+    let bytes = text_bytes as u64 * TOKENIZING_BYTES;
+    if bytes <= most_bytes {
+        return Ok(());
+    }
+    Err(format!(
+        "the text has {text_bytes} bytes, which take about {:.1} GiB to tokenize; accepted: what takes \
+         half of the free memory, {:.1} GiB now",
+        bytes as f64 / GIB,
+        most_bytes as f64 / GIB
+    ))
+}
+
 /// What the post-processor puts before a text.
 fn begin(tokenizer: &Tokenizer) -> Result<Vec<u32>, String> {
     const TEXT: &str = "a";
@@ -138,5 +167,21 @@ fn unpanicked<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, Stri
     match std::panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("it contradicts itself".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_memory_has_no_room_for_is_refused() {
+        assert_eq!(refuse_above(10 << 20, 4 << 30), Ok(()));
+        let refused = refuse_above(100 << 20, 4 << 30).unwrap_err();
+        assert!(
+            refused.contains("104857600 bytes, which take about 25.0 GiB"),
+            "{refused}"
+        );
+        assert!(refused.contains("4.0 GiB now"), "{refused}");
     }
 }
