@@ -22,7 +22,7 @@ use crate::weights::Target;
 /// Which files a model was read from, so that a replaced file is noticed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Identity {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     files: Vec<(PathBuf, u64, Option<SystemTime>)>,
     device: String,
     dtype: ModelDtype,

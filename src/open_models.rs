@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use crate::error::ModelError;
 use crate::model::{Identity, Model};
@@ -31,7 +32,15 @@ pub fn get(identity: Identity, targets: Vec<Target>) -> Result<Arc<Model>, Model
     if let Some(model) = slot.upgrade() {
         return Ok(model);
     }
+    let began = Instant::now();
     let model = Arc::new(Model::open(identity, targets)?);
+    tracing::info!(
+        "opened {}: fingerprint {}, {}, in {:.1} s",
+        model.identity.path.display(),
+        model.fingerprint(),
+        model.dtype().as_str(),
+        began.elapsed().as_secs_f64()
+    );
     *slot = Arc::downgrade(&model);
     Ok(model)
 }

@@ -227,6 +227,11 @@ impl<'a> Run<'a> {
                 scores
             }
         };
+        tracing::debug!(
+            "{} rows in a call, {} of them with a score by {needs}",
+            rows.len(),
+            running.len()
+        );
         let mut scores = scores.into_iter();
         let finished = rows.iter().map(|row| {
             let row = row.as_ref().map_err(RowError::clone)?;

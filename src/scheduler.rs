@@ -103,6 +103,7 @@ impl Scheduler {
                 replica,
                 shared: Arc::clone(&scheduler.shared),
                 most_tokens: usize::MAX,
+                is_told: false,
             };
             std::thread::Builder::new()
                 .name(format!("ches-replica-{number}"))
@@ -231,6 +232,8 @@ struct Worker {
     shared: Arc<Shared>,
     /// Lowered when the device has no memory for more.
     most_tokens: usize,
+    /// Whether that was said.
+    is_told: bool,
 }
 
 impl Worker {
@@ -255,6 +258,10 @@ impl Worker {
         let computed = catch_unwind(AssertUnwindSafe(|| self.replica.forward(&groups)));
         let computed = computed.unwrap_or_else(|panic| Err(Error::msg(message(&*panic))));
         let took = began.elapsed();
+        tracing::trace!(
+            "a forward pass of {} rows, {tokens} tokens, in {took:?}",
+            groups.len()
+        );
         let of_groups: usize = groups.iter().map(|group| group.tokens()).sum();
         let each: Vec<Result<GroupOutput>> = match computed {
             Ok(outputs) => outputs.into_iter().map(Ok).collect(),
@@ -262,11 +269,15 @@ impl Worker {
             Err(error) => {
                 if is_out_of_memory(&error) {
                     self.most_tokens = self.most_tokens.min(tokens / 2);
-                    tracing::warn!(
-                        "the device has no memory for {tokens} tokens at once; going on with \
-                         {} (ches.batch_tokens)",
-                        self.most_tokens
-                    );
+                    let most = self.most_tokens;
+                    if std::mem::replace(&mut self.is_told, true) {
+                        tracing::debug!("going on with {most} tokens");
+                    } else {
+                        tracing::warn!(
+                            "the device has no memory for {tokens} tokens at once; going on with \
+                             {most}, or fewer if need be (ches.batch_tokens)"
+                        );
+                    }
                 }
                 let others = batch.split_off(batch.len() / 2);
                 self.compute(batch);
@@ -528,6 +539,7 @@ mod tests {
             }),
             shared: Arc::default(),
             most_tokens: usize::MAX,
+            is_told: false,
         };
         worker.compute(waiting.collect());
         assert_eq!(worker.most_tokens, 60);

@@ -461,7 +461,15 @@ impl Shared {
             .store
             .put(&place, about.to_string().into_bytes().into());
         put.await.map_err(|error| error.to_string())?;
-        self.refresh().await.map_err(|error| error.to_string())
+        self.refresh().await.map_err(|error| error.to_string())?;
+        let state = self.lock();
+        tracing::info!(
+            "ches.cache: {}: {} rows in {} files",
+            self.place,
+            state.index.len(),
+            state.files.len()
+        );
+        Ok(())
     }
 
     /// Flushes and refreshes when it is time, until it is closed and all is written.

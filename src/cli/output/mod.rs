@@ -428,6 +428,7 @@ impl Output {
             return Err(reason);
         }
         let url = open.url().map_err(|error| error.to_string())?;
+        tracing::info!("{}: {} begins", open.target.url, open.run);
         ctx.register_object_store(&url, store);
         Ok(output)
     }
@@ -616,6 +617,7 @@ impl Open {
                 Err(unknown) => return Err(format!("{reason}; {unknown}")),
             }
         }
+        tracing::info!("{}: {} is committed", self.target.url, self.run);
         if let Some(before) = &self.before {
             for file in &before.manifest.files {
                 if let Err(reason) = self.target.remove(&file.path).await {
