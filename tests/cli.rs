@@ -308,6 +308,22 @@ fn no_rows_are_a_file_without_rows() {
     }
 }
 
+/// A session reads the files that are there, not those that were.
+#[test]
+fn a_directory_is_replaced_by_what_is_read_from_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("out");
+    let to = to.display();
+    let copy = |query: &str| format!("COPY ({query}) TO '{to}/' STORED AS CSV");
+    let again = copy(&format!("SELECT a + 1 AS a FROM '{to}/'"));
+    let script = format!(
+        "{}; {again}; {again}; SELECT * FROM '{to}/'",
+        copy("SELECT 1 AS a")
+    );
+    let (ok, out, error) = run(&["-q", "--format", "csv", "-c", &script]);
+    assert!(ok && out.ends_with("a\n3\n"), "{out} {error}");
+}
+
 /// Neither a file nor a folder.
 #[test]
 fn a_failing_directory_leaves_nothing() {

@@ -1,6 +1,7 @@
 //! The session that statements run in.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
@@ -15,6 +16,9 @@ use super::args::Args;
 use super::object_stores::ObjectStores;
 use super::tables::enable_url_tables;
 use super::watch::{Watch, WatchPlans};
+
+/// How long a directory's files are believed to be the same: other jobs may replace them.
+const LISTED: Duration = Duration::from_secs(60);
 
 /// A session in which files and URLs are tables, with the CHES functions.
 pub async fn start(
@@ -40,6 +44,7 @@ pub async fn start(
     let config = SessionConfig::from(options).with_information_schema(true);
     let runtime = RuntimeEnvBuilder::new()
         .with_object_store_registry(Arc::new(ObjectStores::new(stores)))
+        .with_object_list_cache_ttl(Some(LISTED))
         .build_arc()?;
     let ctx = enable_url_tables(SessionContext::new_with_config_rt(config, runtime));
     ctx.refresh_catalogs().await?;

@@ -485,6 +485,9 @@ impl Output {
             .await
             .unwrap_or_else(|_| Err("the commit panicked".into()));
         ended.map_err(|reason| refused(&shown, &reason))?;
+        // What the session knows of files was true before.
+        let listed = self.runtime.cache_manager.get_list_files_cache();
+        listed.inspect(|listed| listed.clear());
         Ok(answer)
     }
 
