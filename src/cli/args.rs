@@ -6,6 +6,9 @@ use clap::Parser;
 use datafusion_cli::print_format::PrintFormat;
 use datafusion_cli::print_options::MaxRows;
 
+#[cfg(feature = "cluster")]
+use super::cluster::{executor::ExecutorArgs, scheduler::SchedulerArgs};
+
 /// SQL over preference data, with CHES scores as functions.
 ///
 /// Without -c and -f, reads statements from standard input: typed by a person, or piped in.
@@ -32,6 +35,11 @@ pub struct Args {
     /// may be repeated
     #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
+
+    /// Run queries on the cluster of this scheduler: df://host:port
+    #[cfg(feature = "cluster")]
+    #[arg(long, value_name = "URL")]
+    pub cluster: Option<String>,
 
     /// How results are printed
     #[arg(long, value_enum, default_value_t = PrintFormat::Automatic)]
@@ -70,6 +78,14 @@ pub enum Subcommand {
         #[command(subcommand)]
         action: CacheAction,
     },
+
+    /// Distribute the queries of clients (--cluster) among executors
+    #[cfg(feature = "cluster")]
+    Scheduler(SchedulerArgs),
+
+    /// Run tasks of a scheduler, with the model of --model
+    #[cfg(feature = "cluster")]
+    Executor(ExecutorArgs),
 }
 
 /// What is done to a directory of scores.

@@ -17,6 +17,8 @@ use datafusion_cli::object_storage::instrumented::InstrumentedObjectStoreRegistr
 use object_store::ObjectStore;
 use url::Url;
 
+#[cfg(feature = "cluster")]
+use super::cluster::gather::gathered;
 use super::output::{self, Clearing};
 use super::urls::refuse_account;
 use super::watch::Watch;
@@ -28,6 +30,9 @@ const HIDDEN: &str = "***";
 pub struct Context {
     /// The session.
     pub session: SessionContext,
+    /// On this machine, where that one's queries run on a cluster.
+    #[cfg(feature = "cluster")]
+    pub local: Option<SessionContext>,
     /// What computes its scores.
     pub scorer: Arc<ModelScorer>,
     /// Where it reads and writes.
@@ -65,6 +70,11 @@ impl CliSessionContext for Context {
         refuse_accounts(&plan)?;
         if output::is_copy(&plan) {
             let (session, scorer) = (&self.session, &*self.scorer);
+            #[cfg(feature = "cluster")]
+            let (session, plan) = match &self.local {
+                Some(local) => (local, gathered(session, plan).await?),
+                None => (session, plan),
+            };
             return output::copy(session, plan, scorer, &self.clearing).await;
         }
         let plan = match plan {

@@ -2,6 +2,8 @@
 
 mod args;
 mod cache;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod context;
 mod object_stores;
 mod output;
@@ -20,6 +22,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use datafusion::error::{DataFusionError, Result};
+#[cfg(feature = "cluster")]
+use datafusion::prelude::SessionContext;
 use datafusion_cli::exec;
 use datafusion_cli::object_storage::instrumented::InstrumentedObjectStoreRegistry;
 use datafusion_cli::print_format::PrintFormat;
@@ -136,8 +140,20 @@ async fn start(args: &Args, watch: &Arc<Watch>) -> Result<Context> {
     let scorer = Arc::new(scorer);
     let stores = Arc::new(InstrumentedObjectStoreRegistry::new());
     let (scoring, watching) = (Arc::clone(&scorer), Arc::clone(watch));
+    let session = session::start(args, scoring, watching, Arc::clone(&stores)).await?;
+    #[cfg(feature = "cluster")]
+    let local = match &args.cluster {
+        Some(url) => {
+            let local = SessionContext::new_with_state(session.state());
+            cluster::client::connect(&session, url).await?;
+            Some(local)
+        }
+        None => None,
+    };
     Ok(Context {
-        session: session::start(args, scoring, watching, Arc::clone(&stores)).await?,
+        session,
+        #[cfg(feature = "cluster")]
+        local,
         stores,
         watch: Arc::clone(watch),
         scorer,
@@ -170,6 +186,13 @@ async fn execute(args: &Args, context: &Context) -> Result<()> {
                 println!("wrote {}", output.display());
             }
             return Ok(());
+        }
+        #[cfg(feature = "cluster")]
+        Some(Subcommand::Scheduler(scheduler)) => return cluster::scheduler::run(scheduler).await,
+        #[cfg(feature = "cluster")]
+        Some(Subcommand::Executor(executor)) => {
+            let settings = ChesSettings::of(context.session.copied_config().options());
+            return cluster::executor::run(executor, &settings).await;
         }
         None => {}
     }

@@ -47,6 +47,19 @@ impl Pieces {
     /// Rules of an earlier call are replaced.
     pub fn add_to(
         &self,
+        builder: SessionStateBuilder,
+        settings: ChesSettings,
+    ) -> SessionStateBuilder {
+        let mut builder = self.add_to_planner(builder, settings);
+        let rules = &mut builder.physical_optimizers().get_or_insert_default().rules;
+        rules.insert(0, Arc::clone(&self.use_score_exec));
+        builder
+    }
+
+    /// Adds what a session needs whose plans run in other processes: everything but
+    /// [`Pieces::use_score_exec`].
+    pub fn add_to_planner(
+        &self,
         mut builder: SessionStateBuilder,
         settings: ChesSettings,
     ) -> SessionStateBuilder {
@@ -63,7 +76,6 @@ impl Pieces {
         rules.push(Arc::clone(&self.hoist_scores));
         let rules = &mut builder.physical_optimizers().get_or_insert_default().rules;
         rules.retain(|rule| rule.name() != self.use_score_exec.name());
-        rules.insert(0, Arc::clone(&self.use_score_exec));
         builder
     }
 }

@@ -180,7 +180,7 @@ const KEYS: [(&str, &str); 13] = [
 
 impl ChesSettings {
     /// The settings among a session's options; the defaults where it has none.
-    pub(crate) fn of(options: &ConfigOptions) -> Self {
+    pub fn of(options: &ConfigOptions) -> Self {
         options
             .extensions
             .get::<Self>()

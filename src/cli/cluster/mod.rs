@@ -1,0 +1,71 @@
+//! Queries on several machines: thin start-ups around Ballista's scheduler and executors, and their
+//! client, with the CHES functions, rules and settings on all sides.
+//!
+//! Plans name functions and carry settings; each side has its own of both. Models are on the executors: a
+//! query says by [`ModelName`] which one it expects.
+
+pub mod client;
+pub mod executor;
+pub mod gather;
+mod model_name;
+pub mod scheduler;
+
+use std::sync::Arc;
+
+use ballista_core::extension::SessionConfigExt;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::prelude::SessionConfig;
+use datafusion_ches::ChesSettings;
+use datafusion_ches::ches_udfs::{Pieces, Scorer};
+use datafusion_cli::object_storage::instrumented::InstrumentedObjectStoreRegistry;
+use url::Url;
+
+use super::object_stores::ObjectStores;
+use model_name::ModelName;
+
+/// Where schedulers listen.
+pub const SCHEDULER_PORT: u16 = 50050;
+
+/// The host and port of a scheduler's URL.
+///
+/// # Errors
+/// When it is none.
+pub fn scheduler_of(url: &str) -> Result<(String, u16)> {
+    let refused = || {
+        DataFusionError::Configuration(format!(
+            "'{url}' is no URL of a scheduler; accepted: df://host:port"
+        ))
+    };
+    let parsed = Url::parse(url).map_err(|_| refused())?;
+    let host = parsed.host_str().filter(|_| parsed.scheme() == "df");
+    let host = host.ok_or_else(refused)?.to_owned();
+    Ok((host, parsed.port().unwrap_or(SCHEDULER_PORT)))
+}
+
+/// What every side's sessions begin with.
+fn config() -> SessionConfig {
+    let mut config = SessionConfig::new_with_ballista();
+    let options = config.options_mut();
+    options.execution.parquet.pushdown_filters = true;
+    options.extensions.insert(ChesSettings::default());
+    config
+}
+
+/// A session with this configuration whose plans run elsewhere.
+fn state(config: SessionConfig, scorer: Arc<dyn Scorer>) -> Result<SessionState> {
+    let settings = ChesSettings::of(config.options());
+    let stores = ObjectStores::new(Arc::new(InstrumentedObjectStoreRegistry::new()));
+    let runtime = RuntimeEnvBuilder::new()
+        .with_object_store_registry(Arc::new(stores))
+        .build_arc()?;
+    let builder = SessionStateBuilder::new()
+        .with_default_features()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_optimizer_rules(ballista_core::optimizer::ballista_default_optimizer_rules());
+    Ok(Pieces::new(scorer)
+        .add_to_planner(builder, settings)
+        .build())
+}

@@ -1,0 +1,233 @@
+//! The command as a cluster on this machine: a scheduler, executors, and a client.
+
+#[path = "support/jobs.rs"]
+mod jobs;
+#[path = "support/s3_server.rs"]
+mod s3_server;
+
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use jobs::{files, root, rows};
+
+const FILES: usize = 8;
+const ROWS_EACH: usize = 250;
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A process that ends with this.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Cluster {
+    port: u16,
+    _scheduler: Running,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let port = free_port();
+        let scheduler = run(&["scheduler", "--port", &port.to_string()]);
+        wait_for(port);
+        Self {
+            port,
+            _scheduler: scheduler,
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("df://127.0.0.1:{}", self.port)
+    }
+
+    /// An executor that is known to the scheduler when this returns.
+    fn executor(&self) -> Running {
+        let (port, grpc_port) = (free_port(), free_port());
+        let executor = run(&[
+            "executor",
+            "--model",
+            &model("gguf/llama.gguf"),
+            "--scheduler",
+            &self.url(),
+            "--port",
+            &port.to_string(),
+            "--grpc-port",
+            &grpc_port.to_string(),
+            "--tasks",
+            "1",
+        ]);
+        wait_for(grpc_port);
+        executor
+    }
+
+    /// A client with the same settings as the runs that it is compared with.
+    fn client(&self, model: &str, sql: &str) -> Command {
+        let mut command = ches(model, sql);
+        command.args(["--cluster", &self.url()]);
+        command
+    }
+}
+
+fn model(name: &str) -> String {
+    let path = root().join("tests/goldens").join(name);
+    path.to_str().unwrap().to_owned()
+}
+
+fn ches(model: &str, sql: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ches"));
+    command
+        .args(["--model", model, "-q", "--format", "csv", "-c", sql])
+        .args([
+            "--set",
+            "ches.prompt_format=raw",
+            "--set",
+            "ches.batch_tokens=1",
+        ])
+        .args(["--set", "ches.memo_bytes=0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn run(arguments: &[&str]) -> Running {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ches"));
+    let command = command.args(arguments).stderr(Stdio::null());
+    Running(command.spawn().unwrap())
+}
+
+fn wait_for(port: u16) {
+    let began = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "nobody listens at {port}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn told(output: &Output) -> String {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Pairs in files of a directory, each of which is a task.
+fn make_pairs(folder: &Path) -> String {
+    let place = folder.join("pairs");
+    let mut statements = Vec::new();
+    for file in 0..FILES {
+        let first = file * ROWS_EACH;
+        statements.push(format!(
+            "COPY (SELECT value AS id, value % 3 AS part, 'What is ' || value || '?' AS prompt, \
+               repeat('It is ' || value || '. ', 10 + value % 20) AS chosen, \
+               repeat('No idea. ', 10 + value % 9) AS rejected \
+             FROM generate_series({first}, {})) TO '{}/{file}.parquet'",
+            first + ROWS_EACH - 1,
+            place.display()
+        ));
+    }
+    told(
+        &ches(&model("gguf/llama.gguf"), &statements.join(";"))
+            .output()
+            .unwrap(),
+    );
+    format!("{}/", place.display())
+}
+
+#[test]
+fn a_cluster_answers_as_one_machine_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let pairs = make_pairs(folder.path());
+    let llama = model("gguf/llama.gguf");
+    let cluster = Cluster::start();
+    let executors = [cluster.executor(), cluster.executor(), cluster.executor()];
+    let score = "ches_normalized(prompt, chosen, rejected)";
+    for sql in [
+        format!("SELECT id, {score} AS s FROM '{pairs}' ORDER BY s, id"),
+        format!(
+            "SELECT id, {score} AS s FROM '{pairs}' WHERE {score} > -3 ORDER BY s DESC, id LIMIT 50"
+        ),
+        format!(
+            "SELECT part, count(*), min({score}), max({score}) FROM '{pairs}' GROUP BY part ORDER BY part"
+        ),
+        format!(
+            "SET ches.max_length = 60; SELECT id, s['truncated'], s['chosen_tokens'] FROM \
+             (SELECT id, preference_scores(prompt, chosen, rejected) AS s FROM '{pairs}') ORDER BY id"
+        ),
+    ] {
+        let here = told(&ches(&llama, &sql).output().unwrap());
+        let there = told(&cluster.client(&llama, &sql).output().unwrap());
+        assert!(here.lines().count() > 3, "{here}");
+        assert_eq!(here, there, "{sql}");
+    }
+
+    // Another model than theirs.
+    let sql = format!("SELECT count({score}) FROM '{pairs}'");
+    let output = cluster
+        .client(&model("families/qwen3/model"), &sql)
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    let expected = "and this executor's 3167d8ea3f425ab9168aad37da42a198; accepted: the same model";
+    assert!(error.contains(expected), "{error}");
+
+    // What the client writes is whole or not at all.
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let copy = |to: &str| {
+        format!(
+            "COPY (SELECT id, part, {score} AS score FROM '{pairs}') TO '{}/' STORED AS PARQUET \
+             PARTITIONED BY (part)",
+            place(to)
+        )
+    };
+    told(&ches(&llama, &copy("here")).output().unwrap());
+    told(&cluster.client(&llama, &copy("there")).output().unwrap());
+    let written = |to: &str| {
+        let manifest = place(&format!("{to}.ches-manifest.json"));
+        rows(&place(to), Some(&manifest), &[])
+    };
+    assert_eq!(written("here"), written("there"));
+    drop(executors);
+}
+
+#[test]
+fn an_executor_that_is_killed_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let pairs = make_pairs(folder.path());
+    let llama = model("gguf/llama.gguf");
+    let sql = format!(
+        "SELECT id, displacement(prompt, chosen, rejected)['chosen_rate'] AS s FROM '{pairs}' ORDER BY id"
+    );
+    let here = told(&ches(&llama, &sql).output().unwrap());
+    let cluster = Cluster::start();
+    let (first, second) = (cluster.executor(), cluster.executor());
+    let scores = folder.path().join("scores");
+    let mut client = cluster.client(&llama, &sql);
+    client.args(["--set", &format!("ches.cache={}", scores.display())]);
+    let client = client.spawn().unwrap();
+    let began = Instant::now();
+    while files(&scores).len() < 2 {
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "nothing is computed"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(first);
+    let third = cluster.executor();
+    let there = told(&client.wait_with_output().unwrap());
+    assert_eq!(here, there);
+    drop((second, third));
+}
