@@ -19,6 +19,8 @@ use url::Url;
 
 #[cfg(feature = "cluster")]
 use super::cluster::gather::gathered;
+#[cfg(feature = "delta")]
+use super::delta::at_one_version;
 use super::output::{self, Clearing};
 use super::urls::refuse_account;
 use super::watch::Watch;
@@ -68,6 +70,8 @@ impl CliSessionContext for Context {
     async fn execute_logical_plan(&self, plan: LogicalPlan) -> Result<DataFrame> {
         self.watch.statement_ended();
         refuse_accounts(&plan)?;
+        #[cfg(feature = "delta")]
+        let plan = at_one_version(&self.session, plan).await?;
         if output::is_copy(&plan) {
             let (session, scorer) = (&self.session, &*self.scorer);
             #[cfg(feature = "cluster")]

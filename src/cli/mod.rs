@@ -5,6 +5,8 @@ mod cache;
 #[cfg(feature = "cluster")]
 mod cluster;
 mod context;
+#[cfg(feature = "delta")]
+mod delta;
 mod object_stores;
 mod output;
 mod progress;

@@ -65,6 +65,11 @@ pub async fn start(
     let builder = SessionStateBuilder::new_from_existing(state.clone()).with_session_id(id);
     let watching = builder.with_physical_optimizer_rule(Arc::new(WatchPlans(watch)));
     *state = watching.build();
+    #[cfg(feature = "delta")]
+    for format in super::delta::FORMATS {
+        let factories = state.table_factories_mut();
+        factories.insert(format.into(), Arc::new(super::delta::LakeTables));
+    }
     for (key, value) in &args.set {
         state.config_mut().options_mut().set(key, value)?;
     }

@@ -12,6 +12,8 @@ use datafusion::error::Result;
 use datafusion::execution::SessionState;
 use datafusion::prelude::SessionContext;
 
+#[cfg(feature = "delta")]
+use super::delta::LakeTable;
 use super::urls::refuse_account;
 
 /// Lets URLs and paths be tables of a session.
@@ -33,22 +35,39 @@ struct UrlTables {
     inner: DynamicListTableFactory,
 }
 
+impl UrlTables {
+    /// The session's, as it is now.
+    fn state(&self) -> Option<SessionState> {
+        let session = self.inner.session_store().get_session().upgrade()?;
+        let session = session.read();
+        session.as_any().downcast_ref::<SessionState>().cloned()
+    }
+}
+
+/// Whether a URL or path may be a directory's: it does not end like a file of a known format.
+#[cfg(feature = "delta")]
+fn may_be_directory(state: &SessionState, url: &str) -> bool {
+    let extension = std::path::Path::new(url).extension();
+    let extension = extension.and_then(|extension| extension.to_str());
+    let is_known = |extension: &str| state.get_file_format_factory(extension).is_some();
+    !extension.is_some_and(is_known) || std::path::Path::new(url).is_dir()
+}
+
 #[async_trait]
 impl UrlTableFactory for UrlTables {
     async fn try_new(&self, url: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         refuse_account(url)?;
         let Some((base, glob)) = split_glob(url) else {
+            #[cfg(feature = "delta")]
+            if let Some(state) = self.state()
+                && may_be_directory(&state, url)
+                && let Some(table) = LakeTable::at_url(&state, url).await?
+            {
+                return Ok(Some(table));
+            }
             return self.inner.try_new(url).await;
         };
-        let Some(session) = self.inner.session_store().get_session().upgrade() else {
-            return Ok(None);
-        };
-        let state = session
-            .read()
-            .as_any()
-            .downcast_ref::<SessionState>()
-            .cloned();
-        let Some(state) = state else {
+        let Some(state) = self.state() else {
             return Ok(None);
         };
         let files = ListingTableUrl::parse(base)?.with_glob(glob)?;
