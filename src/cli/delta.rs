@@ -3,6 +3,7 @@
 //! A statement sees one version of a table, the newest when it began, in all the places that name it: what
 //! `INSERT OVERWRITE` replaces is what its query read, and rows that others append meanwhile are theirs.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use chrono::{DateTime, Utc};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider, TableProviderFactory};
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
+use datafusion::config::{ConfigEntry, ConfigExtension, ExtensionOptions};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SessionState;
@@ -31,6 +33,48 @@ use super::output::is_of_an_account;
 /// What `STORED AS` calls such tables; the second name is delta-rs's own.
 pub const FORMATS: [&str; 2] = ["DELTA", "DELTATABLE"];
 
+/// The version to read, from 0 on.
+const VERSION: &str = "delta.version";
+
+/// Reads the version that was the newest at this time (RFC 3339).
+const TIMESTAMP: &str = "delta.timestamp";
+
+/// Options of `CREATE EXTERNAL TABLE … STORED AS DELTA`: which ones there are. Their values are read where
+/// the table is made.
+#[derive(Debug, Clone, Default)]
+pub struct DeltaOptions;
+
+impl ExtensionOptions for DeltaOptions {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn cloned(&self) -> Box<dyn ExtensionOptions> {
+        Box::new(self.clone())
+    }
+
+    fn set(&mut self, key: &str, _value: &str) -> Result<()> {
+        if matches!(key, VERSION | TIMESTAMP) {
+            return Ok(());
+        }
+        Err(DataFusionError::Configuration(format!(
+            "option '{key}' of a Delta table; accepted: {VERSION}, {TIMESTAMP}"
+        )))
+    }
+
+    fn entries(&self) -> Vec<ConfigEntry> {
+        Vec::new()
+    }
+}
+
+impl ConfigExtension for DeltaOptions {
+    const PREFIX: &'static str = "delta";
+}
+
 /// Which version of a table is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum At {
@@ -43,8 +87,7 @@ impl At {
     /// By the options of CREATE EXTERNAL TABLE.
     fn of(options: &HashMap<String, String>) -> Result<Self> {
         let mut at = Self::Newest;
-        for (key, value) in options {
-            let name = key.strip_prefix("format.").unwrap_or(key);
+        for (name, value) in options {
             let refused = |accepted: &str| {
                 let found = format!("'{name}' = '{value}'");
                 DataFusionError::Configuration(format!(
@@ -52,23 +95,19 @@ impl At {
                 ))
             };
             let named = match name.to_ascii_lowercase().as_str() {
-                "version" => Self::Version(
-                    value
-                        .parse()
-                        .map_err(|_| refused("a number from 0 on for version"))?,
-                ),
-                "timestamp" => {
+                "delta.version" => {
+                    Self::Version(value.parse().map_err(|_| refused("a number from 0 on"))?)
+                }
+                TIMESTAMP => {
                     let time = DateTime::parse_from_rfc3339(value);
-                    let time = time.map_err(|_| {
-                        refused("a time such as 2026-01-31T12:00:00Z for timestamp")
-                    })?;
+                    let time = time.map_err(|_| refused("a time such as 2026-01-31T12:00:00Z"))?;
                     Self::Time(time.to_utc())
                 }
                 _ if is_of_an_account(name) => continue,
-                _ => return Err(refused("version, timestamp")),
+                _ => return Err(refused("delta.version, delta.timestamp")),
             };
             if at != Self::Newest {
-                return Err(refused("either version or timestamp"));
+                return Err(refused("either delta.version or delta.timestamp"));
             }
             at = named;
         }
@@ -219,7 +258,7 @@ impl TableProvider for LakeTable {
         if self.at != At::Newest {
             let version = self.version.unwrap_or_default();
             let reason = format!(
-                "version {version} is history; accepted: the table without version and timestamp"
+                "version {version} is history; accepted: the table without delta.version and delta.timestamp"
             );
             return Err(told(&self.url, reason));
         }

@@ -66,6 +66,8 @@ pub async fn start(
     let watching = builder.with_physical_optimizer_rule(Arc::new(WatchPlans(watch)));
     *state = watching.build();
     #[cfg(feature = "delta")]
+    state.register_table_options_extension(super::delta::DeltaOptions);
+    #[cfg(feature = "delta")]
     for format in super::delta::FORMATS {
         let factories = state.table_factories_mut();
         factories.insert(format.into(), Arc::new(super::delta::LakeTables));
