@@ -12,7 +12,7 @@ DATA ?= ../shared/data
 EVERY ?= 8
 
 # One set of features for building and testing, so that nothing is compiled twice.
-FEATURES := --workspace --features datafusion-ches/cli
+FEATURES := --workspace --features datafusion-ches/cluster,datafusion-ches/delta
 CHES := target/debug/ches
 GOLDENS := tests/goldens
 

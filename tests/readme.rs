@@ -3,8 +3,10 @@
 
 mod support;
 
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use support::{model, root};
 use tempfile::TempDir;
@@ -93,6 +95,38 @@ fn run(folder: &Path, program: &str, arguments: &[&str]) -> String {
     out
 }
 
+/// What the page starts and lets run.
+#[derive(Default)]
+struct Servers(Vec<Child>);
+
+impl Servers {
+    /// Returns when it can be connected to.
+    fn start(&mut self, folder: &Path, line: &str, port: u16) {
+        let mut words = line.split(' ');
+        assert_eq!(words.next(), Some("ches"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ches"));
+        let command = command
+            .args(words)
+            .current_dir(folder)
+            .stderr(Stdio::null());
+        self.0.push(command.spawn().unwrap());
+        let began = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(60), "{line}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for server in &mut self.0 {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+}
+
 #[test]
 fn every_block_runs() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
@@ -113,9 +147,15 @@ fn every_block_runs() {
         .filter(|block| !block.starts_with("# needs a"))
         .collect();
     assert!(sql.len() >= 5 && !shell.is_empty());
+    let mut servers = Servers::default();
     for block in &shell {
-        run(folder.path(), "sh", &["-ec", block]);
+        match block.split(' ').nth(1) {
+            Some("scheduler") => servers.start(folder.path(), block, 50050),
+            Some("executor") => servers.start(folder.path(), block, 50052),
+            _ => drop(run(folder.path(), "sh", &["-ec", block])),
+        }
     }
+    assert_eq!(servers.0.len(), 2);
 }
 
 #[test]
