@@ -146,6 +146,11 @@ impl Ches {
         Ok(self)
     }
 
+    /// What sessions start with, for a host that takes the pieces one by one.
+    pub fn settings(&self) -> &ChesSettings {
+        &self.settings
+    }
+
     /// Adds functions and settings to a session.
     ///
     /// # Errors

@@ -95,6 +95,26 @@ impl Facade {
             description,
         }
     }
+
+    /// What is scored.
+    pub fn scored(&self) -> Scored {
+        self.description.scored
+    }
+
+    /// What the hidden function is asked for.
+    pub fn needs(&self) -> Needs {
+        self.description.needs
+    }
+
+    /// The field of the hidden function's struct that is returned; the whole struct if none.
+    pub fn field(&self) -> Option<&'static str> {
+        self.description.field
+    }
+
+    /// What the hidden function returns.
+    pub fn call_type(&self) -> DataType {
+        self.description.scored.return_type()
+    }
 }
 
 impl ScalarUDFImpl for Facade {

@@ -5,6 +5,7 @@
 //! functions ([`pair_call`], [`response_call`]), so that calls of the same texts behind different
 //! functions become one call ([`HoistScores`]).
 
+mod blocking;
 mod call;
 mod ches;
 mod ches_from_embeddings;
@@ -37,9 +38,11 @@ use crate::optimizer::HoistScores;
 use crate::pieces::Pieces;
 use crate::score_exec::UseScoreExec;
 use crate::scorer::{Needs, PreferencePair, RowError, Scorer};
+use crate::settings::ChesSettings;
 use crate::text::Text;
+use blocking::Blocking;
 use call::Kind;
-use facade::{Calls, Facade};
+use facade::{Calls, Description, Facade, Scored};
 use field_access::FieldAccess;
 use pair_call::Pair;
 use response_call::Response;
@@ -48,17 +51,9 @@ pub(crate) use call::BLOCKING_SUFFIX;
 pub(crate) use pick::field_name;
 pub(crate) use request::{CARRIED_PREFIX, shown_name};
 
-/// Every function of this crate, computed by `scorer`, and the rules that they need.
-pub(crate) fn all(scorer: Arc<dyn Scorer>) -> Pieces {
-    let (score_pair, pair_twin) = call::functions::<Pair>(&scorer);
-    let (score_response, response_twin) = call::functions::<Response>(&scorer);
-    let twins = vec![pair_twin, response_twin];
-    let calls = Calls {
-        score_pair,
-        score_response,
-        pick: Arc::new(ScalarUDF::new_from_impl(pick::Pick::new())),
-    };
-    let mut functions: Vec<_> = [
+/// The public functions that need a model.
+fn descriptions() -> [Description; 9] {
+    [
         ches::describe(),
         ches_normalized::describe(),
         displacement::describe(),
@@ -69,15 +64,66 @@ pub(crate) fn all(scorer: Arc<dyn Scorer>) -> Pieces {
         preference_scores::describe(),
         response_embedding::describe(),
     ]
-    .into_iter()
-    .map(|function| Arc::new(ScalarUDF::new_from_impl(Facade::new(function, &calls))))
-    .collect();
-    for function in [
+}
+
+/// The public functions that need none.
+fn of_embeddings() -> [Arc<ScalarUDF>; 2] {
+    [
         ches_from_embeddings::function(),
         ches_normalized_from_embeddings::function(),
-    ] {
-        functions.push(Arc::new(ScalarUDF::new_from_impl(function)));
-    }
+    ]
+    .map(|function| Arc::new(ScalarUDF::new_from_impl(function)))
+}
+
+/// The public functions for a host that takes nothing else of this crate: no rules, no settings, no
+/// asynchronous functions. Computed by `scorer`, under the session's settings where it has any and
+/// otherwise under `settings`.
+///
+/// They may stand wherever an expression may. Each call computes every row that it is shown, waits for
+/// it, and knows of no other call: what keeps a query from computing a pair twice is what the scorer
+/// remembers. Where rules can be added, [`Pieces`] is the better way.
+pub fn blocking_functions(
+    scorer: Arc<dyn Scorer>,
+    settings: ChesSettings,
+) -> Vec<Arc<ScalarUDF>> {
+    let settings = Arc::new(settings);
+    let (calls, twins) = calls(&scorer);
+    let [pair_twin, response_twin] = twins;
+    let function = |description| {
+        let facade = Facade::new(description, &calls);
+        let twin = match facade.scored() {
+            Scored::Pair => &pair_twin,
+            Scored::Response => &response_twin,
+        };
+        let function = Blocking::new(facade, Arc::clone(twin), Arc::clone(&settings));
+        Arc::new(ScalarUDF::new_from_impl(function))
+    };
+    let mut functions: Vec<_> = descriptions().into_iter().map(function).collect();
+    functions.extend(of_embeddings());
+    functions
+}
+
+/// The hidden functions, and their synchronous twins: of pairs, of responses.
+fn calls(scorer: &Arc<dyn Scorer>) -> (Calls, [Arc<ScalarUDF>; 2]) {
+    let (score_pair, pair_twin) = call::functions::<Pair>(scorer);
+    let (score_response, response_twin) = call::functions::<Response>(scorer);
+    let calls = Calls {
+        score_pair,
+        score_response,
+        pick: Arc::new(ScalarUDF::new_from_impl(pick::Pick::new())),
+    };
+    (calls, [pair_twin, response_twin])
+}
+
+/// Every function of this crate, computed by `scorer`, and the rules that they need.
+pub(crate) fn all(scorer: Arc<dyn Scorer>) -> Pieces {
+    let (calls, twins) = calls(&scorer);
+    let twins = twins.to_vec();
+    let mut functions: Vec<_> = descriptions()
+        .into_iter()
+        .map(|function| Arc::new(ScalarUDF::new_from_impl(Facade::new(function, &calls))))
+        .collect();
+    functions.extend(of_embeddings());
     let pick = Arc::clone(&calls.pick);
     let field_access = Arc::new(FieldAccess {
         pick: Arc::clone(&pick),

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, make_array};
+use arrow::array::{Array, ArrayRef, AsArray, make_array};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{ScalarValue, exec_datafusion_err, internal_err, plan_err};
@@ -151,12 +151,17 @@ impl ScalarUDFImpl for Pick {
         };
         let name = name.try_as_str().flatten().unwrap_or_default();
         let structs = structs.to_array(args.number_rows)?;
-        let structs = structs.as_struct();
-        let column = structs
-            .column_by_name(name)
-            .ok_or_else(|| exec_datafusion_err!("__ches_pick: no field {name:?}"))?;
-        let nulls = NullBuffer::union(structs.nulls(), column.nulls());
-        let picked = column.to_data().into_builder().nulls(nulls).build()?;
-        Ok(ColumnarValue::Array(make_array(picked)))
+        Ok(ColumnarValue::Array(field_of(&structs, name)?))
     }
+}
+
+/// A field of structs; NULL where they are.
+pub(super) fn field_of(structs: &ArrayRef, name: &str) -> Result<ArrayRef> {
+    let structs = structs.as_struct();
+    let column = structs
+        .column_by_name(name)
+        .ok_or_else(|| exec_datafusion_err!("__ches_pick: no field {name:?}"))?;
+    let nulls = NullBuffer::union(structs.nulls(), column.nulls());
+    let picked = column.to_data().into_builder().nulls(nulls).build()?;
+    Ok(make_array(picked))
 }
