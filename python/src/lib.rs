@@ -3,7 +3,6 @@
 
 mod errors;
 mod functions;
-mod interrupt;
 mod logging;
 mod settings;
 mod table;

@@ -14,6 +14,7 @@ pub type Settings = Vec<(String, String)>;
 /// `ValueError`: there is no such key, or it does not accept the value.
 pub fn with_settings(ches: Ches, settings: Settings) -> PyResult<Ches> {
     settings.into_iter().try_fold(ches, |ches, (key, value)| {
-        ches.with_setting(&key, &value).map_err(|error| raised(&error))
+        ches.with_setting(&key, &value)
+            .map_err(|error| raised(&error))
     })
 }

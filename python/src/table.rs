@@ -1,11 +1,13 @@
 //! Scores of Arrow tables: columns in, columns out, over the Arrow C stream interface.
 
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow::array::{RecordBatch, RecordBatchIterator, RecordBatchReader};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::ffi_stream::{ArrowArrayStreamReader, FFI_ArrowArrayStream};
 use datafusion::common::plan_datafusion_err;
 use datafusion::datasource::MemTable;
@@ -128,24 +130,36 @@ fn read(reader: ArrowArrayStreamReader, columns: &[String]) -> Result<Table> {
             (Some((at, _)), None) => Ok(at),
             (Some(_), Some(_)) => Err(plan_datafusion_err!("there are two columns '{name}'")),
             (None, _) => {
-                let names = schema.fields().iter().map(|field| format!("'{}'", field.name()));
+                let names = schema
+                    .fields()
+                    .iter()
+                    .map(|field| format!("'{}'", field.name()));
                 let names = names.collect::<Vec<_>>().join(", ");
-                Err(plan_datafusion_err!("there is no column '{name}'; the columns are {names}"))
+                Err(plan_datafusion_err!(
+                    "there is no column '{name}'; the columns are {names}"
+                ))
             }
         }
     };
     let at = columns.iter().map(found).collect::<Result<Vec<_>>>()?;
-    let read = |batch: Result<RecordBatch, arrow::error::ArrowError>| Ok(batch?.project(&at)?);
-    // Without what the fields say of themselves, in which batches may differ.
-    let fields = at.iter().map(|at| schema.field(*at).clone().with_nullable(true));
-    let fields: Vec<_> = fields.map(|field| field.with_metadata(Default::default())).collect();
-    let schema = Arc::new(Schema::new(fields));
-    let batches = reader.map(read).collect::<Result<Vec<_>>>()?;
-    let batches = batches.into_iter().map(|batch| batch.with_schema(Arc::clone(&schema)));
+    // Without what schema and fields say of themselves.
+    let fields = at.iter().map(|at| schema.field(*at));
+    let field = |field: &Field| {
+        field
+            .clone()
+            .with_nullable(true)
+            .with_metadata(HashMap::new())
+    };
+    let schema = Arc::new(Schema::new(fields.map(field).collect::<Vec<_>>()));
+    let texts = |batch: Result<RecordBatch, ArrowError>| {
+        let texts = batch?.project(&at)?.columns().to_vec();
+        Ok(RecordBatch::try_new(Arc::clone(&schema), texts)?)
+    };
+    let batches = reader.map(texts).collect::<Result<_>>()?;
     Ok(Table {
         columns: columns.to_vec(),
-        batches: batches.collect::<Result<_, _>>()?,
         schema,
+        batches,
     })
 }
 
@@ -162,7 +176,9 @@ async fn scored(
     for name in scores {
         if !PAIR_SCORES.contains(&name.as_str()) {
             let accepted = PAIR_SCORES.join(", ");
-            return Err(plan_datafusion_err!("there is no score '{name}'; accepted: {accepted}"));
+            return Err(plan_datafusion_err!(
+                "there is no score '{name}'; accepted: {accepted}"
+            ));
         }
         let function = ctx.udf(name)?;
         let arguments = table.columns.iter().map(ident).collect();

@@ -21,7 +21,7 @@ mod scorer;
 mod settings;
 mod text;
 
-pub use functions::blocking_functions;
+pub use functions::{Interruption, blocking_functions};
 pub use implicit_prompt::transcript_turns;
 pub use legible::quoted;
 pub use optimizer::HoistScores;

@@ -94,7 +94,9 @@ impl ScalarUDFImpl for Blocking {
         } = args;
         if config_options.extensions.get::<ChesSettings>().is_none() {
             let options = Arc::make_mut(&mut config_options);
-            options.extensions.insert(ChesSettings::clone(&self.settings));
+            options
+                .extensions
+                .insert(ChesSettings::clone(&self.settings));
         }
         let needs = self.facade.needs().to_string();
         let guard = ScalarValue::Boolean(Some(true));

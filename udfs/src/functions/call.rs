@@ -6,24 +6,34 @@
 //! [`Kind`]; each kind has an asynchronous function, which plans use, and a synchronous twin for the
 //! places where an asynchronous one cannot stand.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{DataType, Field, Fields};
 use async_trait::async_trait;
-use datafusion::common::{ScalarValue, exec_datafusion_err, internal_err};
+use datafusion::common::{ScalarValue, exec_datafusion_err, exec_err, internal_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
+use futures::future::{Either, select};
 
 use super::request::{Outcome, Request};
 use crate::scorer::{Argument, Job, Needs, RowError, Scorer, ScorerError};
 use crate::text::Text;
+
+/// Asked now and then, on the thread that waits for a synchronous call; its error ends the call.
+pub type Interruption = Arc<dyn Fn() -> Result<()> + Send + Sync>;
+
+/// How often it is asked.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Added to the name of a hidden function, the name of its synchronous twin.
 pub(crate) const BLOCKING_SUFFIX: &str = "_blocking";
@@ -74,30 +84,38 @@ pub(super) fn stated_needs(literal: &ScalarValue) -> Option<Needs> {
     bitflags::parser::from_str(names).ok()
 }
 
-/// The asynchronous function of a kind, and its synchronous twin.
-pub(super) fn functions<K: Kind>(scorer: &Arc<dyn Scorer>) -> (Arc<ScalarUDF>, Arc<ScalarUDF>) {
-    let call = Call::<K>::new(Arc::clone(scorer), K::NAME.into());
-    let twin = Call::<K>::new(Arc::clone(scorer), format!("{}{BLOCKING_SUFFIX}", K::NAME));
-    let call = AsyncScalarUDF::new(Arc::new(call)).into_scalar_udf();
+/// The asynchronous function of a kind, and its synchronous twin, which can be interrupted.
+pub(super) fn functions<K: Kind>(
+    scorer: &Arc<dyn Scorer>,
+    interruption: &Interruption,
+) -> (Arc<ScalarUDF>, Arc<ScalarUDF>) {
+    let call = |name: String| Call::<K> {
+        scorer: Arc::clone(scorer),
+        name,
+        signature: Signature::variadic_any(Volatility::Immutable),
+        interruption: Arc::clone(interruption),
+        kind: PhantomData,
+    };
+    let twin = call(format!("{}{BLOCKING_SUFFIX}", K::NAME));
+    let call = AsyncScalarUDF::new(Arc::new(call(K::NAME.into()))).into_scalar_udf();
     (Arc::new(call), Arc::new(ScalarUDF::new_from_impl(twin)))
 }
 
-#[derive(Debug)]
 struct Call<K> {
     scorer: Arc<dyn Scorer>,
     name: String,
     signature: Signature,
+    interruption: Interruption,
     kind: PhantomData<K>,
 }
 
-impl<K: Kind> Call<K> {
-    fn new(scorer: Arc<dyn Scorer>, name: String) -> Self {
-        Self {
-            scorer,
-            name,
-            signature: Signature::variadic_any(Volatility::Immutable),
-            kind: PhantomData,
-        }
+impl<K> Debug for Call<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Call");
+        shown
+            .field("name", &self.name)
+            .field("scorer", &self.scorer);
+        shown.finish_non_exhaustive()
     }
 }
 
@@ -142,24 +160,43 @@ impl<K: Kind> ScalarUDFImpl for Call<K> {
         Ok(DataType::Struct(K::fields()))
     }
 
-    /// Waits on a thread of its own, since the caller's runtime may have no other than the one
-    /// that waits. The work cannot be dropped, but goes on by at most one batch of rows.
+    /// Computes on a thread of its own, since the caller's runtime may have no other than the one
+    /// that waits. The call cannot be dropped, but goes on by at most one batch of rows.
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         if !self.name.ends_with(BLOCKING_SUFFIX) {
             return internal_err!("{} is asynchronous", self.name);
         }
         let scorer = Arc::clone(&self.scorer);
+        let (answer, answered) = mpsc::channel();
+        let (waiting, given_up) = tokio::sync::oneshot::channel::<()>();
         let work = move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            runtime.block_on(score::<K>(&*scorer, &args))
+            let scores = runtime.block_on(async {
+                let score = pin!(score::<K>(&*scorer, &args));
+                match select(score, given_up).await {
+                    Either::Left((scores, _)) => scores,
+                    Either::Right(_) => exec_err!("given up"),
+                }
+            });
+            let _ = answer.send(scores);
+            Ok::<_, std::io::Error>(())
         };
-        let scores = std::thread::Builder::new()
-            .name("ches-blocking".into())
-            .spawn(work)?
-            .join()
-            .map_err(|_| exec_datafusion_err!("{} panicked", self.name))??;
+        let thread = std::thread::Builder::new().name("ches-blocking".into());
+        let thread = thread.spawn(work)?;
+        let scores = loop {
+            match answered.recv_timeout(LOOK) {
+                Ok(scores) => break scores?,
+                Err(RecvTimeoutError::Timeout) => (self.interruption)()?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    let ended = thread.join();
+                    ended.map_err(|_| exec_datafusion_err!("{} panicked", self.name))??;
+                    return internal_err!("{} has no answer", self.name);
+                }
+            }
+        };
+        drop(waiting);
         Ok(ColumnarValue::Array(scores))
     }
 }

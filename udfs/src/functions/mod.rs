@@ -48,6 +48,7 @@ use pair_call::Pair;
 use response_call::Response;
 
 pub(crate) use call::BLOCKING_SUFFIX;
+pub use call::Interruption;
 pub(crate) use pick::field_name;
 pub(crate) use request::{CARRIED_PREFIX, shown_name};
 
@@ -81,13 +82,15 @@ fn of_embeddings() -> [Arc<ScalarUDF>; 2] {
 ///
 /// They may stand wherever an expression may. Each call computes every row that it is shown, waits for
 /// it, and knows of no other call: what keeps a query from computing a pair twice is what the scorer
-/// remembers. Where rules can be added, [`Pieces`] is the better way.
+/// remembers. Where rules can be added, [`Pieces`] is the better way. While a call waits,
+/// `interruption` is asked every 50 ms, on the thread that waits; its error is the call's.
 pub fn blocking_functions(
     scorer: Arc<dyn Scorer>,
     settings: ChesSettings,
+    interruption: Interruption,
 ) -> Vec<Arc<ScalarUDF>> {
     let settings = Arc::new(settings);
-    let (calls, twins) = calls(&scorer);
+    let (calls, twins) = calls(&scorer, &interruption);
     let [pair_twin, response_twin] = twins;
     let function = |description| {
         let facade = Facade::new(description, &calls);
@@ -104,9 +107,9 @@ pub fn blocking_functions(
 }
 
 /// The hidden functions, and their synchronous twins: of pairs, of responses.
-fn calls(scorer: &Arc<dyn Scorer>) -> (Calls, [Arc<ScalarUDF>; 2]) {
-    let (score_pair, pair_twin) = call::functions::<Pair>(scorer);
-    let (score_response, response_twin) = call::functions::<Response>(scorer);
+fn calls(scorer: &Arc<dyn Scorer>, interruption: &Interruption) -> (Calls, [Arc<ScalarUDF>; 2]) {
+    let (score_pair, pair_twin) = call::functions::<Pair>(scorer, interruption);
+    let (score_response, response_twin) = call::functions::<Response>(scorer, interruption);
     let calls = Calls {
         score_pair,
         score_response,
@@ -117,7 +120,8 @@ fn calls(scorer: &Arc<dyn Scorer>) -> (Calls, [Arc<ScalarUDF>; 2]) {
 
 /// Every function of this crate, computed by `scorer`, and the rules that they need.
 pub(crate) fn all(scorer: Arc<dyn Scorer>) -> Pieces {
-    let (calls, twins) = calls(&scorer);
+    let never: Interruption = Arc::new(|| Ok(()));
+    let (calls, twins) = calls(&scorer, &never);
     let twins = twins.to_vec();
     let mut functions: Vec<_> = descriptions()
         .into_iter()
