@@ -3,6 +3,7 @@
 
 mod errors;
 mod functions;
+mod interrupt;
 mod logging;
 mod settings;
 mod table;

@@ -29,8 +29,9 @@ use super::request::{Outcome, Request};
 use crate::scorer::{Argument, Job, Needs, RowError, Scorer, ScorerError};
 use crate::text::Text;
 
-/// Asked now and then, on the thread that waits for a synchronous call; its error ends the call.
-pub type Interruption = Arc<dyn Fn() -> Result<()> + Send + Sync>;
+/// Called where a synchronous call begins to wait. What it returns is asked every 50 ms on the thread
+/// that waits, until the call has ended; its error ends the call.
+pub type Interruption = Arc<dyn Fn() -> Box<dyn Fn() -> Result<()>> + Send + Sync>;
 
 /// How often it is asked.
 const LOOK: Duration = Duration::from_millis(50);
@@ -185,10 +186,11 @@ impl<K: Kind> ScalarUDFImpl for Call<K> {
         };
         let thread = std::thread::Builder::new().name("ches-blocking".into());
         let thread = thread.spawn(work)?;
+        let interrupted = (self.interruption)();
         let scores = loop {
             match answered.recv_timeout(LOOK) {
                 Ok(scores) => break scores?,
-                Err(RecvTimeoutError::Timeout) => (self.interruption)()?,
+                Err(RecvTimeoutError::Timeout) => interrupted()?,
                 Err(RecvTimeoutError::Disconnected) => {
                     let ended = thread.join();
                     ended.map_err(|_| exec_datafusion_err!("{} panicked", self.name))??;

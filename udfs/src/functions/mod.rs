@@ -82,8 +82,8 @@ fn of_embeddings() -> [Arc<ScalarUDF>; 2] {
 ///
 /// They may stand wherever an expression may. Each call computes every row that it is shown, waits for
 /// it, and knows of no other call: what keeps a query from computing a pair twice is what the scorer
-/// remembers. Where rules can be added, [`Pieces`] is the better way. While a call waits,
-/// `interruption` is asked every 50 ms, on the thread that waits; its error is the call's.
+/// remembers. Where rules can be added, [`Pieces`] is the better way. A call that waits
+/// is ended by `interruption`.
 pub fn blocking_functions(
     scorer: Arc<dyn Scorer>,
     settings: ChesSettings,
@@ -120,7 +120,7 @@ fn calls(scorer: &Arc<dyn Scorer>, interruption: &Interruption) -> (Calls, [Arc<
 
 /// Every function of this crate, computed by `scorer`, and the rules that they need.
 pub(crate) fn all(scorer: Arc<dyn Scorer>) -> Pieces {
-    let never: Interruption = Arc::new(|| Ok(()));
+    let never: Interruption = Arc::new(|| Box::new(|| Ok(())));
     let (calls, twins) = calls(&scorer, &never);
     let twins = twins.to_vec();
     let mut functions: Vec<_> = descriptions()
