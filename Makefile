@@ -13,6 +13,7 @@ EVERY ?= 8
 
 # One set of features for building and testing, so that nothing is compiled twice.
 FEATURES := --workspace --features datafusion-ches/cluster,datafusion-ches/delta
+WHEEL_FEATURES := --features datafusion-ches/cluster,datafusion-ches/delta
 CHES := target/debug/ches
 GOLDENS := tests/goldens
 
@@ -32,7 +33,8 @@ test:
 	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; \
 	python=$$($(PYTHON) scripts/test_tools.py) || exit 1; export CHES_TEST_PYTHON="$$python"; \
 	[ ! -d "$(DATA)" ] || export CHES_TEST_DATA="$(abspath $(DATA))" CHES_TEST_DATA_EVERY=$(EVERY); \
-	CHES_TEST_MODEL="$$model" $(CARGO) test $(FEATURES)
+	export CHES_TEST_MODEL="$$model"; $(CARGO) test $(FEATURES) && \
+	$(PYTHON) scripts/test_wheel.py $(WHEEL_FEATURES)
 
 bench: build
 	$(CARGO) build $(FEATURES) --example matmul_peak --example throughput

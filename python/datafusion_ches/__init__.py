@@ -18,8 +18,8 @@ Warnings go to the logger ``datafusion_ches``.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import _native
 from ._native import __version__
@@ -115,7 +115,7 @@ def score(
     def score_stream(stream: Any) -> Any:
         return _native.score_stream(stream, columns, names, given)
 
-    return _tables.with_columns(data, columns, names, score_stream)
+    return cast(Data, _tables.with_columns(data, columns, names, score_stream))
 
 
 def unload() -> None:
@@ -124,7 +124,7 @@ def unload() -> None:
     _native.unload()
 
 
-def _given(settings: dict[str, Any]) -> list[tuple[str, str]]:
+def _given(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Settings as SQL would give them; those that are None are left as they are."""
     from ._settings import KEYS
 

@@ -48,12 +48,16 @@ def with_columns(
 def _check(names: Sequence[Any], columns: Sequence[str], scores: Sequence[str]) -> None:
     for name in columns:
         if name not in names:
-            hint = "; prompt=None for data without prompts" if name == columns[-3:][0] == "prompt" else ""
             there = ", ".join(map(repr, names))
+            hint = "; prompt=None for data without prompts" if name == "prompt" else ""
             raise ValueError(f"there is no column {name!r}; the columns are {there}{hint}")
+        if names.count(name) > 1:
+            raise ValueError(f"there are two columns {name!r}; accepted: one of that name")
     for name in scores:
         if name in names:
             raise ValueError(f"there is a column {name!r} already; accepted: data without it")
+        if scores.count(name) > 1:
+            raise ValueError(f"scores names {name!r} twice; accepted: each once")
 
 
 def _pyarrow(data: Any, columns: Sequence[str], scores: Sequence[str], score: ScoreStream) -> Any:
