@@ -8,15 +8,18 @@
 //! A prompt that holds `ECHO` has no score, and the reason is the row as the scorer saw it. A
 //! response that holds `FAIL` is a row error. An empty one has no score.
 
+// Each test program uses a part of this.
+#![allow(dead_code)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use ches_udfs::{
-    Argument, ChesSettings, Displacement, Job, Needs, PairScores, PreferencePair, PromptedResponse,
-    ResponseEmbedding, ResponseScores, RowError, Scorer, ScorerError, SimulatedDisplacement, Text,
-    TokenChange,
+    Argument, ChesSettings, Displacement, Interruption, Job, Needs, PairScores, PreferencePair,
+    PromptedResponse, ResponseEmbedding, ResponseScores, RowError, Scorer, ScorerError,
+    SimulatedDisplacement, Text, TokenChange, blocking_functions,
 };
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
@@ -35,9 +38,18 @@ pub struct Counts {
     simulations: AtomicI64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct FakeScorer {
     pub counts: Arc<Counts>,
+}
+
+impl Counts {
+    /// From nothing again.
+    pub fn reset(&self) {
+        for (_, of) in COUNTERS {
+            of(self).store(0, Ordering::SeqCst);
+        }
+    }
 }
 
 impl FakeScorer {
@@ -210,6 +222,14 @@ impl Scorer for FakeScorer {
 /// Which count.
 type Counter = fn(&Counts) -> &AtomicI64;
 
+const COUNTERS: [(&str, Counter); 5] = [
+    ("rows_scored", |counts| &counts.rows),
+    ("forward_passes", |counts| &counts.forward_passes),
+    ("unembeddings", |counts| &counts.unembeddings),
+    ("gradients", |counts| &counts.gradients),
+    ("simulations", |counts| &counts.simulations),
+];
+
 /// `rows_scored()`, `forward_passes()`, `unembeddings()`, `gradients()`, `simulations()`: a count since
 /// it was last asked for.
 #[derive(Debug)]
@@ -253,29 +273,59 @@ impl ScalarUDFImpl for Count {
     }
 }
 
-/// A session with the CHES functions over a [`FakeScorer`], and functions that tell its counts.
-pub fn session() -> SessionContext {
+fn new_context() -> SessionContext {
     let config = SessionConfig::new()
         .with_information_schema(true)
         .with_target_partitions(2);
-    let ctx = SessionContext::new_with_config(config);
-    let scorer = FakeScorer::default();
-    let counts = Arc::clone(&scorer.counts);
+    SessionContext::new_with_config(config)
+}
+
+/// A session with the CHES functions over a [`FakeScorer`], and functions that tell its counts.
+pub fn session() -> SessionContext {
+    session_by(FakeScorer::default())
+}
+
+/// The same over this one.
+pub fn session_by(scorer: FakeScorer) -> SessionContext {
+    let ctx = new_context();
+    let counters = counters(&scorer.counts);
     ches_udfs::register(&ctx, Arc::new(scorer), ChesSettings::default()).unwrap();
-    let counters: [(_, Counter); 5] = [
-        ("rows_scored", |counts| &counts.rows),
-        ("forward_passes", |counts| &counts.forward_passes),
-        ("unembeddings", |counts| &counts.unembeddings),
-        ("gradients", |counts| &counts.gradients),
-        ("simulations", |counts| &counts.simulations),
-    ];
-    for (name, of) in counters {
-        ctx.register_udf(ScalarUDF::new_from_impl(Count {
+    counters
+        .into_iter()
+        .for_each(|counter| ctx.register_udf(counter));
+    ctx
+}
+
+/// The same with nothing but functions, as another DataFusion behind a foreign-function interface has
+/// them.
+pub fn blocking_session() -> SessionContext {
+    let ctx = new_context();
+    {
+        let state = ctx.state_ref();
+        let mut state = state.write();
+        let options = state.config_mut().options_mut();
+        options.extensions.insert(ChesSettings::default());
+    }
+    let scorer = FakeScorer::default();
+    let counters = counters(&scorer.counts);
+    let never: Interruption = Arc::new(|| Box::new(|| Ok(())));
+    for function in blocking_functions(Arc::new(scorer), ChesSettings::default(), never) {
+        ctx.register_udf(ScalarUDF::clone(&function));
+    }
+    counters
+        .into_iter()
+        .for_each(|counter| ctx.register_udf(counter));
+    ctx
+}
+
+/// The functions that tell these counts.
+pub fn counters(counts: &Arc<Counts>) -> [ScalarUDF; 5] {
+    COUNTERS.map(|(name, of)| {
+        ScalarUDF::new_from_impl(Count {
             name,
-            counts: Arc::clone(&counts),
+            counts: Arc::clone(counts),
             of,
             signature: Signature::nullary(Volatility::Volatile),
-        }));
-    }
-    ctx
+        })
+    })
 }
