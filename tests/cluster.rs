@@ -15,6 +15,9 @@ use jobs::{files, root, rows};
 const FILES: usize = 8;
 const ROWS_EACH: usize = 250;
 
+const REAL_ROWS: usize = 20_000;
+const REAL_FILES: usize = 24;
+
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
@@ -145,6 +148,45 @@ fn make_pairs(folder: &Path) -> String {
     format!("{}/", place.display())
 }
 
+/// Twenty thousand pairs of real texts, cut short, in files of a directory: each prompt with any two
+/// responses.
+fn make_real_pairs(folder: &Path) -> String {
+    let place = folder.join("real");
+    let (source, prompt, chosen, rejected) = match std::env::var("CHES_TEST_DATA") {
+        Ok(data) => (
+            format!("{data}/standard.parquet"),
+            "prompt",
+            "chosen",
+            "rejected",
+        ),
+        Err(_) => (
+            model("../../examples/data/preferences.parquet"),
+            "prompt[1]['content']",
+            "chosen[1]['content']",
+            "rejected[1]['content']",
+        ),
+    };
+    let all = folder.join("all.parquet");
+    let mut statements = vec![format!(
+        "COPY (SELECT row_number() OVER (ORDER BY a.id, b.id, k) - 1 AS id, \
+           substr(a.{prompt}, 1, 60) AS prompt, substr(a.{chosen}, 1 + 40 * k, 60) AS chosen, \
+           substr(b.{rejected}, 1 + 40 * k, 60) AS rejected \
+         FROM '{source}' AS a CROSS JOIN '{source}' AS b CROSS JOIN (VALUES (0), (1), (2), (3)) AS of (k) \
+         ORDER BY id LIMIT {REAL_ROWS}) TO '{}'",
+        all.display()
+    )];
+    for file in 0..REAL_FILES {
+        statements.push(format!(
+            "COPY (SELECT * FROM '{}' WHERE id % {REAL_FILES} = {file}) TO '{}/{file}.parquet'",
+            all.display(),
+            place.display()
+        ));
+    }
+    let made = ches(&model("gguf/llama.gguf"), &statements.join(";")).output();
+    told(&made.unwrap());
+    format!("{}/", place.display())
+}
+
 #[test]
 fn a_cluster_answers_as_one_machine_does() {
     let folder = tempfile::tempdir().unwrap();
@@ -205,29 +247,67 @@ fn a_cluster_answers_as_one_machine_does() {
 #[test]
 fn an_executor_that_is_killed_is_replaced() {
     let folder = tempfile::tempdir().unwrap();
-    let pairs = make_pairs(folder.path());
+    let pairs = make_real_pairs(folder.path());
     let llama = model("gguf/llama.gguf");
     let sql = format!(
-        "SELECT id, displacement(prompt, chosen, rejected)['chosen_rate'] AS s FROM '{pairs}' ORDER BY id"
+        "SELECT id, ches_normalized(prompt, chosen, rejected) AS s FROM '{pairs}' ORDER BY id"
     );
     let here = told(&ches(&llama, &sql).output().unwrap());
+    assert_eq!(here.lines().count(), 1 + REAL_ROWS);
+    let scored = here.lines().filter(|line| !line.ends_with(',')).count();
+    assert!(scored > REAL_ROWS / 2, "{scored} rows are scored");
     let cluster = Cluster::start();
     let (first, second) = (cluster.executor(), cluster.executor());
+    let third = cluster.executor();
     let scores = folder.path().join("scores");
     let mut client = cluster.client(&llama, &sql);
     client.args(["--set", &format!("ches.cache={}", scores.display())]);
     let client = client.spawn().unwrap();
+    // It writes more than a pipe holds.
+    let client = std::thread::spawn(move || client.wait_with_output().unwrap());
     let began = Instant::now();
-    while files(&scores).len() < 2 {
+    while files(&scores).len() < 3 {
         assert!(
             began.elapsed() < Duration::from_secs(60),
             "nothing is computed"
         );
         std::thread::sleep(Duration::from_millis(10));
     }
+    assert!(!client.is_finished());
     drop(first);
-    let third = cluster.executor();
-    let there = told(&client.wait_with_output().unwrap());
-    assert_eq!(here, there);
-    drop((second, third));
+    let fourth = cluster.executor();
+    let there = told(&client.join().unwrap());
+    assert!(here == there, "the results differ");
+    drop((second, third, fourth));
+}
+
+#[test]
+fn errors_are_what_an_executor_said() {
+    let cluster = Cluster::start();
+    let executor = cluster.executor();
+    let folder = tempfile::tempdir().unwrap();
+    let pairs = folder.path().join("pairs.parquet");
+    let llama = model("gguf/llama.gguf");
+    let sql = format!(
+        "COPY (SELECT 'a' AS prompt, 'b' AS chosen, 'c' AS rejected) TO '{}'",
+        pairs.display()
+    );
+    told(&ches(&llama, &sql).output().unwrap());
+    let error = |sql: &str| {
+        let output = cluster.client(&llama, sql).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let score = format!(
+        "SELECT ches(prompt, chosen, rejected) FROM '{}'",
+        pairs.display()
+    );
+    let said = error(&format!(
+        "SET ches.prompt_format = 'chat'; SET ches.chat_template = '{{{{ raise_exception(\"no \" }}}}'; {score}"
+    ));
+    assert!(
+        said.starts_with("Error: ches.chat_template: ") && said.contains("on the cluster"),
+        "{said}"
+    );
+    drop(executor);
 }

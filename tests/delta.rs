@@ -1,5 +1,8 @@
 //! The command and Delta Lake tables.
 
+#[path = "support/s3_server.rs"]
+mod s3_server;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -239,4 +242,59 @@ fn errors_say_what_is_accepted() {
         assert!(error.contains(expected), "{sql}: {error}");
     }
     assert!(!folder.join("nothing").exists());
+}
+
+/// The same in a bucket, whose store decides between two writers by a conditional request.
+#[test]
+fn a_bucket_holds_tables_too() {
+    let server = s3_server::S3Server::start();
+    let environment = s3_server::S3Server::environment(server.port());
+    let folder = tempfile::tempdir().unwrap();
+    let place = format!("s3://{}/lake", s3_server::BUCKET);
+    let in_bucket = |sql: &str| {
+        let mut command = command(folder.path(), &sql.replace("'lake", &format!("'{place}")));
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        command.arg("-q");
+        command
+    };
+    let insert = |lang: &str, first: usize| {
+        let rows = pairs(lang, first, ROWS_EACH);
+        format!("{TABLE}INSERT INTO lake (id, lang, prompt, chosen, rejected) {rows};")
+    };
+    told(&in_bucket(&insert("en", 0)).output().unwrap());
+    // Two at a time: neither is lost.
+    let writers = [("de", 1000), ("fr", 2000)].map(|(lang, first)| {
+        let mut command = in_bucket(&insert(lang, first));
+        command
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    });
+    for writer in writers {
+        told(&writer.wait_with_output().unwrap());
+    }
+    let all = "SELECT lang, count(*) FROM 'lake/' GROUP BY lang ORDER BY lang";
+    let all = told(&in_bucket(all).output().unwrap());
+    assert_eq!(
+        all.lines().skip(1).collect::<Vec<_>>(),
+        ["de,40", "en,40", "fr,40"]
+    );
+    let here = format!("{SCORE} < 0 AND lang = 'en'");
+    let overwrite = format!(
+        "CREATE EXTERNAL TABLE lake STORED AS DELTA LOCATION 'lake'; \
+         INSERT OVERWRITE lake SELECT * FROM lake WHERE {here};"
+    );
+    let before = told(
+        &in_bucket(&format!("SELECT id FROM 'lake' WHERE {here} ORDER BY id"))
+            .output()
+            .unwrap(),
+    );
+    told(&in_bucket(&overwrite).output().unwrap());
+    let after = told(
+        &in_bucket("SELECT id FROM 'lake' ORDER BY id")
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(before, after);
+    assert!((2..ROWS_EACH).contains(&before.lines().count()), "{before}");
 }

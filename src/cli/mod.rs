@@ -130,7 +130,10 @@ async fn letting_go(stop: &Stop) {
 }
 
 fn failed(error: &DataFusionError) -> ExitCode {
-    eprintln!("Error: {error}");
+    let message = error.to_string();
+    #[cfg(feature = "cluster")]
+    let message = cluster::said_by_executor(&message).unwrap_or(message);
+    eprintln!("Error: {message}");
     ExitCode::FAILURE
 }
 

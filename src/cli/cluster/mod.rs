@@ -5,6 +5,7 @@
 //! query says by [`ModelName`] which one it expects.
 
 pub mod client;
+mod errors;
 pub mod executor;
 pub mod gather;
 mod model_name;
@@ -23,6 +24,7 @@ use datafusion_cli::object_storage::instrumented::InstrumentedObjectStoreRegistr
 use url::Url;
 
 use super::object_stores::ObjectStores;
+pub use errors::said_by_executor;
 use model_name::ModelName;
 
 /// Where schedulers listen.
