@@ -73,6 +73,7 @@ example-data: build
 lint: embedder-tree
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(FEATURES) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(FEATURES) --no-deps
 
 # What an embedder compiles has nothing of the command.
 embedder-tree:

@@ -279,7 +279,10 @@ fn a_bucket_holds_tables_too() {
         all.lines().skip(1).collect::<Vec<_>>(),
         ["de,40", "en,40", "fr,40"]
     );
-    let here = format!("{SCORE} < 0 AND lang = 'en'");
+    let median = format!("SELECT median({SCORE}) FROM 'lake' WHERE lang = 'en'");
+    let median = told(&in_bucket(&median).output().unwrap());
+    let threshold = median.lines().last().unwrap();
+    let here = format!("{SCORE} < {threshold} AND lang = 'en'");
     let overwrite = format!(
         "CREATE EXTERNAL TABLE lake STORED AS DELTA LOCATION 'lake'; \
          INSERT OVERWRITE lake SELECT * FROM lake WHERE {here};"

@@ -5,7 +5,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -24,8 +24,11 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
 use deltalake::kernel::StructType;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
+use deltalake::logstore::{
+    LogStore, LogStoreFactory, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories,
+};
 use deltalake::operations::create::CreateBuilder;
-use deltalake::{DeltaTable, DeltaTableBuilder};
+use deltalake::{DeltaResult, DeltaTable, DeltaTableBuilder};
 use url::Url;
 
 use super::output::is_of_an_account;
@@ -143,8 +146,40 @@ pub struct LakeTable {
     scan: Arc<dyn TableProvider>,
 }
 
+/// Schemes of the object stores whose conditional requests decide which of two commits is the next.
+const BUCKETS: [&str; 7] = ["s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"];
+
+/// Logs in buckets, through the session's stores.
+struct BucketLogs;
+
+impl LogStoreFactory for BucketLogs {
+    fn with_options(
+        &self,
+        prefixed_store: ObjectStoreRef,
+        root_store: ObjectStoreRef,
+        location: &Url,
+        options: &StorageConfig,
+    ) -> DeltaResult<Arc<dyn LogStore>> {
+        Ok(default_logstore(
+            prefixed_store,
+            root_store,
+            location,
+            options,
+        ))
+    }
+}
+
+/// Tells delta-rs, which without its own cloud stores knows of no buckets.
+static KNOWN: LazyLock<()> = LazyLock::new(|| {
+    for scheme in BUCKETS {
+        let url = Url::parse(&format!("{scheme}://")).expect("a URL");
+        logstore_factories().insert(url, Arc::new(BucketLogs));
+    }
+});
+
 /// The table at a place, nothing of which is read yet.
 fn at_place(session: &dyn Session, url: &Url) -> Result<DeltaTableBuilder> {
+    LazyLock::force(&KNOWN);
     let store = session.runtime_env().object_store_registry.get_store(url)?;
     let builder = DeltaTableBuilder::from_url(url.clone()).map_err(|error| told(url, error))?;
     Ok(builder.with_storage_backend(store, url.clone()))
