@@ -229,8 +229,8 @@ fn a_cluster_answers_as_one_machine_does() {
     let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let copy = |to: &str| {
         format!(
-            "COPY (SELECT id, part, {score} AS score FROM '{pairs}') TO '{}/' STORED AS PARQUET \
-             PARTITIONED BY (part)",
+            "SET ches.max_length = 60; COPY (SELECT id, part, {score} AS score FROM '{pairs}') TO '{}/' \
+             STORED AS PARQUET PARTITIONED BY (part)",
             place(to)
         )
     };
@@ -241,6 +241,18 @@ fn a_cluster_answers_as_one_machine_does() {
         rows(&place(to), Some(&manifest), &[])
     };
     assert_eq!(written("here"), written("there"));
+    let manifest = |to: &str| -> serde_json::Value {
+        let manifest = std::fs::read(place(&format!("{to}.ches-manifest.json")));
+        serde_json::from_slice(&manifest.unwrap()).unwrap()
+    };
+    let (here, there) = (manifest("here"), manifest("there"));
+    assert_eq!(here["settings"], there["settings"]);
+    assert_eq!(there["settings"]["ches.max_length"], "60");
+    let mut provenance = here["provenance"].clone();
+    assert!(provenance["ches.model"].is_string());
+    // Each executor chooses the type for its device.
+    provenance.as_object_mut().unwrap().remove("ches.dtype");
+    assert_eq!(provenance, there["provenance"]);
     drop(executors);
 }
 

@@ -18,10 +18,10 @@ use object_store::ObjectStore;
 use url::Url;
 
 #[cfg(feature = "cluster")]
-use super::cluster::gather::gathered;
+use super::cluster::gather::{Local, gathered};
 #[cfg(feature = "delta")]
 use super::delta::at_one_version;
-use super::output::{self, Clearing};
+use super::output::{self, Clearing, Origin};
 use super::urls::refuse_account;
 use super::watch::Watch;
 
@@ -34,7 +34,7 @@ pub struct Context {
     pub session: SessionContext,
     /// On this machine, where that one's queries run on a cluster.
     #[cfg(feature = "cluster")]
-    pub local: Option<SessionContext>,
+    pub local: Option<Local>,
     /// What computes its scores.
     pub scorer: Arc<ModelScorer>,
     /// Where it reads and writes.
@@ -73,13 +73,15 @@ impl CliSessionContext for Context {
         #[cfg(feature = "delta")]
         let plan = at_one_version(&self.session, plan).await?;
         if output::is_copy(&plan) {
-            let (session, scorer) = (&self.session, &*self.scorer);
             #[cfg(feature = "cluster")]
-            let (session, plan) = match &self.local {
-                Some(local) => (local, gathered(session, plan).await?),
-                None => (session, plan),
-            };
-            return output::copy(session, plan, scorer, &self.clearing).await;
+            if let Some(local) = &self.local {
+                local.follow(&self.session);
+                let plan = gathered(&self.session, plan).await?;
+                let origin = Origin::Elsewhere(&*local.planner);
+                return output::copy(&local.session, plan, origin, &self.clearing).await;
+            }
+            let origin = Origin::Plan(&*self.scorer);
+            return output::copy(&self.session, plan, origin, &self.clearing).await;
         }
         let plan = match plan {
             LogicalPlan::Explain(explain) => without_secrets(explain)?,

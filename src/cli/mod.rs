@@ -150,8 +150,11 @@ async fn start(args: &Args, watch: &Arc<Watch>) -> Result<Context> {
     let local = match &args.cluster {
         Some(url) => {
             let local = SessionContext::new_with_state(session.state());
-            cluster::client::connect(&session, url).await?;
-            Some(local)
+            let planner = cluster::client::connect(&session, url).await?;
+            Some(cluster::gather::Local {
+                session: local,
+                planner,
+            })
         }
         None => None,
     };

@@ -10,13 +10,13 @@ use datafusion_ches::ModelScorer;
 use datafusion_ches::ches_udfs::{ChesSettings, Pieces};
 
 use super::ModelName;
-use super::scheduler::Planner;
+use super::planner::Planner;
 
-/// From now on a session's queries are sent to the scheduler at a URL.
+/// From now on a session's queries are sent to the scheduler at a URL. Says what plans them.
 ///
 /// # Errors
 /// When the URL is none, or `ches.model` is set and cannot be opened to be compared with the executors'.
-pub async fn connect(ctx: &SessionContext, url: &str) -> Result<()> {
+pub async fn connect(ctx: &SessionContext, url: &str) -> Result<Arc<Planner>> {
     super::scheduler_of(url)?;
     let state = ctx.state();
     let mut settings = ChesSettings::of(state.config().options());
@@ -25,14 +25,15 @@ pub async fn connect(ctx: &SessionContext, url: &str) -> Result<()> {
         let opened = scorer.encode_pairs(&settings, Vec::new()).await;
         opened.map_err(|error| DataFusionError::Configuration(error.to_string()))?;
     }
-    settings.model = Some(ModelName::of(&scorer, &settings).to_string());
+    let name = ModelName::of(&scorer, &settings).to_string();
+    let planner = Arc::new(Planner::new(scorer, settings.model.replace(name)));
     let remote = SessionContext::remote_with_state(url, state).await?;
     // Ballista has put its own functions in the place of all.
-    let pieces = Pieces::new(Arc::new(Planner));
+    let pieces = Pieces::new(Arc::clone(&planner) as _);
     let builder = SessionStateBuilder::new_from_existing(remote.state());
     let builder = builder.with_session_id(remote.session_id());
     let state = pieces.add_to_planner(builder, settings).build();
     // In its place: tables by URL ask the session that they know.
     *ctx.state_ref().write() = state;
-    Ok(())
+    Ok(planner)
 }

@@ -15,7 +15,31 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionContext;
+use datafusion_ches::ches_udfs::ChesSettings;
 use futures::TryStreamExt;
+
+use super::planner::Planner;
+
+/// Where the rows of a COPY are written that a cluster computes.
+pub struct Local {
+    /// A session of this process.
+    pub session: SessionContext,
+    /// What plans the cluster's queries.
+    pub planner: Arc<Planner>,
+}
+
+impl Local {
+    /// Takes over what has been set in the cluster's session.
+    pub fn follow(&self, cluster: &SessionContext) {
+        let config = cluster.copied_config();
+        let settings = self.planner.own(&ChesSettings::of(config.options()));
+        let state = self.session.state_ref();
+        let mut state = state.write();
+        let options = state.config_mut().options_mut();
+        options.extensions.insert(settings);
+        options.execution.parquet = config.options().execution.parquet.clone();
+    }
+}
 
 /// The same plan, with the rows of a COPY computed by a cluster's session.
 ///

@@ -9,6 +9,7 @@ mod errors;
 pub mod executor;
 pub mod gather;
 mod model_name;
+pub mod planner;
 pub mod scheduler;
 
 use std::sync::Arc;

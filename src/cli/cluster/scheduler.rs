@@ -3,15 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use ballista_scheduler::cluster::BallistaCluster;
 use ballista_scheduler::config::SchedulerConfig;
 use ballista_scheduler::scheduler_process::start_server;
 use datafusion::error::{DataFusionError, Result};
-use datafusion_ches::ches_udfs::{
-    Job, PairScores, PreferencePair, PromptedResponse, ResponseScores, RowError, Scorer,
-    ScorerError,
-};
+
+use super::planner::Planner;
 
 /// An executor that is not heard of for so many seconds is given up, and its tasks go to others.
 const EXECUTOR_TIMEOUT: u64 = 30;
@@ -51,7 +48,9 @@ pub async fn run(args: &SchedulerArgs) -> Result<()> {
         expire_dead_executor_interval_seconds: LOOK,
         no_executors_grace_period_seconds: EXECUTOR_TIMEOUT,
         override_config_producer: Some(Arc::new(super::config)),
-        override_session_builder: Some(Arc::new(|config| super::state(config, Arc::new(Planner)))),
+        override_session_builder: Some(Arc::new(|config| {
+            super::state(config, Arc::new(Planner::default()))
+        })),
         ..SchedulerConfig::default()
     };
     let cluster = BallistaCluster::new_from_config(&config).await;
@@ -59,31 +58,4 @@ pub async fn run(args: &SchedulerArgs) -> Result<()> {
     eprintln!("ches scheduler listens at df://{address}");
     let served = start_server(cluster, address, Arc::new(config)).await;
     served.map_err(|error| failed(error.to_string()))
-}
-
-/// In the place of a model where plans are only made.
-#[derive(Debug)]
-pub struct Planner;
-
-fn elsewhere() -> ScorerError {
-    ScorerError::Other("scores are computed by executors, and this process is none".into())
-}
-
-#[async_trait]
-impl Scorer for Planner {
-    async fn score_pairs(
-        &self,
-        _job: &Job,
-        _pairs: Vec<PreferencePair>,
-    ) -> Result<Vec<Result<PairScores, RowError>>, ScorerError> {
-        Err(elsewhere())
-    }
-
-    async fn score_responses(
-        &self,
-        _job: &Job,
-        _responses: Vec<PromptedResponse>,
-    ) -> Result<Vec<Result<ResponseScores, RowError>>, ScorerError> {
-        Err(elsewhere())
-    }
 }

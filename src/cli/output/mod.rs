@@ -104,7 +104,7 @@ pub fn is_of_an_account(option: &str) -> bool {
 pub async fn copy(
     ctx: &SessionContext,
     plan: LogicalPlan,
-    scorer: &dyn Scorer,
+    origin: Origin<'_>,
     clearing: &Clearing,
 ) -> Result<DataFrame> {
     let mut target = None;
@@ -120,7 +120,7 @@ pub async fn copy(
     let shown = target.url.to_string();
     let output = Output::begin(ctx, target, clearing).await;
     let mut output = output.map_err(|reason| refused(&shown, &reason))?;
-    match output.write(ctx, plan, scorer).await {
+    match output.write(ctx, plan, origin).await {
         Ok(answer) => ctx.read_batches(answer),
         Err(error) => {
             let failure = output.failure();
@@ -129,6 +129,15 @@ pub async fn copy(
             Err(failure.map_or(error, |reason| refused(&shown, &reason)))
         }
     }
+}
+
+/// Where scores that are written come from.
+#[derive(Clone, Copy)]
+pub enum Origin<'a> {
+    /// From this scorer, if the plan says so.
+    Plan(&'a dyn Scorer),
+    /// From other processes, for which this scorer speaks; the plan says nothing.
+    Elsewhere(&'a dyn Scorer),
 }
 
 fn refused(place: &str, reason: &str) -> DataFusionError {
@@ -438,7 +447,7 @@ impl Output {
         &mut self,
         ctx: &SessionContext,
         plan: LogicalPlan,
-        scorer: &dyn Scorer,
+        origin: Origin<'_>,
     ) -> Result<Vec<RecordBatch>> {
         let Some(open) = &self.open else {
             return Err(DataFusionError::Internal("a run that is over".into()));
@@ -470,7 +479,7 @@ impl Output {
             let frame = ctx.execute_logical_plan(of_no_rows).await?;
             frame.collect().await?;
         }
-        let manifest = open.manifest(&plan, &answer, &settings.unwrap_or_default(), scorer);
+        let manifest = open.manifest(&plan, &answer, &settings.unwrap_or_default(), origin);
         let shown = open.target.url.to_string();
         let Some(open) = self.close() else {
             return Err(DataFusionError::Internal("a run that is over".into()));
@@ -586,7 +595,7 @@ impl Open {
         plan: &Arc<dyn ExecutionPlan>,
         answer: &[RecordBatch],
         settings: &ChesSettings,
-        scorer: &dyn Scorer,
+        origin: Origin<'_>,
     ) -> Manifest {
         let mut manifest = Manifest::begun(self.run.clone(), self.began.clone());
         if !self.target.is_directory {
@@ -594,9 +603,12 @@ impl Open {
         }
         manifest.rows = rows_written(plan, answer);
         manifest.scores = Scores::of(plan);
-        if manifest.scores.is_some() {
-            manifest.provenance = scorer.provenance(settings).into_iter().collect();
-        }
+        let provenance = match origin {
+            Origin::Plan(scorer) if manifest.scores.is_some() => scorer.provenance(settings),
+            Origin::Plan(_) => Vec::new(),
+            Origin::Elsewhere(scorer) => scorer.provenance(settings),
+        };
+        manifest.provenance = provenance.into_iter().collect();
         let entries = datafusion::config::ExtensionOptions::entries(settings);
         manifest.settings = entries.into_iter().map(|of| (of.key, of.value)).collect();
         manifest
