@@ -37,12 +37,12 @@ test:
 	$(PYTHON) scripts/test_wheel.py $(WHEEL_FEATURES)
 
 bench: build
-	$(CARGO) build $(FEATURES) --example matmul_peak --example throughput
+	$(CARGO) build $(FEATURES) --example matmul_peak --example throughput --example cluster_throughput
 	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; \
 	$(PYTHON) bench/bench.py --ches $(CHES) --matmul-peak target/debug/examples/matmul_peak \
 	  --model "$$model" --data "$(DATA)" && \
 	$(PYTHON) bench/loading.py --ches $(CHES) && \
-	target/debug/examples/throughput
+	target/debug/examples/throughput && target/debug/examples/cluster_throughput
 
 # Trains on pairs one by one and compares with what was predicted: half an hour or more. Needs torch,
 # transformers, gguf and pyarrow.
@@ -73,7 +73,7 @@ example-data: build
 lint: embedder-tree
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(FEATURES) --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(FEATURES) --no-deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(FEATURES) --lib --no-deps
 
 # What an embedder compiles has nothing of the command.
 embedder-tree:

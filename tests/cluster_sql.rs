@@ -6,6 +6,7 @@
 
 #[path = "support/ballista.rs"]
 mod ballista;
+#[allow(dead_code)]
 #[path = "../udfs/tests/support/fake_scorer.rs"]
 mod fake_scorer;
 #[path = "../udfs/tests/support/slt.rs"]

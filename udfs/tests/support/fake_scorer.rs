@@ -8,9 +8,6 @@
 //! A prompt that holds `ECHO` has no score, and the reason is the row as the scorer saw it. A
 //! response that holds `FAIL` is a row error. An empty one has no score.
 
-// Each test program uses a part of this.
-#![allow(dead_code)]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
