@@ -17,7 +17,7 @@ WHEEL_FEATURES := --features datafusion-ches/cluster,datafusion-ches/delta
 CHES := target/debug/ches
 GOLDENS := tests/goldens
 
-.PHONY: demo test build model bench validate goldens example-data lint embedder-tree
+.PHONY: demo test build model bench validate goldens example-data lint embedder-tree msrv
 
 demo: build
 	@model="$(MODEL)"; [ -n "$$model" ] || model=$$($(PYTHON) scripts/fetch_demo_model.py) && \
@@ -81,3 +81,9 @@ embedder-tree:
 	echo "$$tree" | grep -q '^candle-core ' || { echo "no dependency tree" >&2; exit 1; }; \
 	if echo "$$tree" | grep -E '^(clap|datafusion-cli|indicatif|rustyline|aws-|hyper|reqwest)'; \
 	then echo "the embedder's dependency tree has parts of the command (above)" >&2; exit 1; fi
+
+# What Cargo.toml calls the oldest Rust compiles all but `delta`. Needs rustup.
+msrv:
+	@rust=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) && set -x && \
+	rustup toolchain install "$$rust" --profile minimal && \
+	CARGO_TARGET_DIR=target/msrv $(CARGO) "+$$rust" check --workspace --features datafusion-ches/cluster

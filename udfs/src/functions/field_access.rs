@@ -35,17 +35,23 @@ impl FunctionRewrite for FieldAccess {
         schema: &DFSchema,
         _config: &ConfigOptions,
     ) -> Result<Transformed<Expr>> {
-        match expr {
-            Expr::ScalarFunction(ScalarFunction { func, args })
-                if func.name() == "get_field"
-                    && args.len() == 2
-                    && let Ok(DataType::Struct(fields)) = args[0].get_type(schema)
-                    && is_public_struct(&fields) =>
-            {
-                let pick = ScalarFunction::new_udf(Arc::clone(&self.pick), args);
-                Ok(Transformed::yes(Expr::ScalarFunction(pick)))
-            }
-            other => Ok(Transformed::no(other)),
-        }
+        let Expr::ScalarFunction(ScalarFunction { func, args }) = expr else {
+            return Ok(Transformed::no(expr));
+        };
+        let is_ours = func.name() == "get_field"
+            && args.len() == 2
+            && matches!(
+                args[0].get_type(schema),
+                Ok(DataType::Struct(fields)) if is_public_struct(&fields)
+            );
+        let function = match is_ours {
+            true => ScalarFunction::new_udf(Arc::clone(&self.pick), args),
+            false => ScalarFunction::new_udf(func, args),
+        };
+        let function = Expr::ScalarFunction(function);
+        Ok(match is_ours {
+            true => Transformed::yes(function),
+            false => Transformed::no(function),
+        })
     }
 }
