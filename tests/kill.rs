@@ -48,7 +48,11 @@ fn a_directory_that_is_written_by_killed_runs() {
 
     let mut random = Seeded(2026);
     let mut resumed = 0;
-    for round in 0..6 {
+    for round in 0..36 {
+        // How many jobs are killed between two flushes depends on what else the machine does.
+        if round >= 6 && resumed > 0 {
+            break;
+        }
         // Each round begins without scores, and goes on from what the killed jobs of it left.
         let cache = format!("scores-{round}");
         for _ in 0..4 {
