@@ -321,5 +321,35 @@ fn errors_are_what_an_executor_said() {
         said.starts_with("Error: ches.chat_template: ") && said.contains("on the cluster"),
         "{said}"
     );
+    let said = error("CREATE TABLE here AS VALUES (1); SELECT * FROM here");
+    assert!(
+        said.contains("known to this process alone")
+            && said.contains("accepted: tables over files"),
+        "{said}"
+    );
     drop(executor);
+}
+
+#[test]
+fn nobody_is_waited_for_in_vain() {
+    let nobody = format!("df://127.0.0.1:{}", free_port());
+    let mut client = ches(&model("gguf/llama.gguf"), "SELECT 1");
+    let output = client.args(["--cluster", &nobody]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    let expected = format!("no scheduler at {nobody}: Connection refused");
+    assert!(said.contains(&expected), "{said}");
+    let mut executor = Command::new(env!("CARGO_BIN_EXE_ches"));
+    let began = Instant::now();
+    let output = executor
+        .args(["executor", "--model", &model("gguf/llama.gguf")])
+        .args(["--scheduler", &nobody])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains(&expected),
+        "{said}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(60));
 }

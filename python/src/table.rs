@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CStr;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arrow::array::{RecordBatch, RecordBatchIterator, RecordBatchReader};
@@ -41,6 +41,9 @@ const STREAM: &CStr = c"arrow_array_stream";
 /// How often a waiting thread looks for Ctrl-C.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// The one that scored first.
+static PROCESS: OnceLock<u32> = OnceLock::new();
+
 static RUNTIME: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -67,7 +70,7 @@ pub fn unload() {
 ///
 /// # Errors
 /// `ValueError`: a column or a setting is not what is accepted; `RuntimeError`: a row cannot be scored,
-/// or all cannot; `KeyboardInterrupt`.
+/// or all cannot, or the process was forked from one that scored; `KeyboardInterrupt`.
 #[pyfunction]
 pub fn score_stream<'py>(
     py: Python<'py>,
@@ -76,6 +79,12 @@ pub fn score_stream<'py>(
     scores: Vec<String>,
     settings: Settings,
 ) -> PyResult<Bound<'py, PyCapsule>> {
+    if *PROCESS.get_or_init(std::process::id) != std::process::id() {
+        return Err(PyRuntimeError::new_err(
+            "this process was forked from one that has scored, and has none of its threads; accepted: \
+             multiprocessing's start method \"spawn\", or to score before or after in one process",
+        ));
+    }
     let scorer: Arc<dyn Scorer> = scorer();
     let ches = with_settings(Ches::new().with_scorer(scorer), settings)?;
     let stream = stream.pointer_checked(Some(STREAM))?;

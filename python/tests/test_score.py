@@ -1,5 +1,6 @@
 """`datafusion_ches.score`: tables of every library, against the command."""
 
+import multiprocessing
 import subprocess
 import sys
 import threading
@@ -182,6 +183,26 @@ def test_other_threads_run(pairs, model):
         longest, last = max(longest, now - last), now
     thread.join()
     assert longest < (last - began) / 2
+
+
+def ask_child(method, pairs, model):
+    context = multiprocessing.get_context(method)
+    with context.Pool(1) as pool:
+        return pool.apply_async(score_some, (pairs.slice(0, 2), model)).get(timeout=60)
+
+
+def score_some(some, model):
+    try:
+        return datafusion_ches.score(some, "ches", model=model, **ALONE)["ches"].to_pylist()
+    except RuntimeError as error:
+        return str(error)
+
+
+def test_other_processes(pairs, model):
+    here = score_some(pairs.slice(0, 2), model)
+    assert ask_child("spawn", pairs, model) == here
+    # A forked one has no threads, on which it would wait for ever.
+    assert "accepted: multiprocessing's start method" in ask_child("fork", pairs, model)
 
 
 def test_import_is_light():

@@ -1,6 +1,7 @@
 //! `ches --cluster`: a session whose queries run on a cluster.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ballista::prelude::SessionContextExt;
 use datafusion::error::{DataFusionError, Result};
@@ -15,9 +16,9 @@ use super::planner::Planner;
 /// From now on a session's queries are sent to the scheduler at a URL. Says what plans them.
 ///
 /// # Errors
-/// When the URL is none, or `ches.model` is set and cannot be opened to be compared with the executors'.
+/// When nobody listens at the URL, or `ches.model` is set and cannot be opened to be compared with the executors'.
 pub async fn connect(ctx: &SessionContext, url: &str) -> Result<Arc<Planner>> {
-    super::scheduler_of(url)?;
+    super::reachable(url, Duration::ZERO).await?;
     let state = ctx.state();
     let mut settings = ChesSettings::of(state.config().options());
     let scorer = ModelScorer::new();

@@ -1,8 +1,18 @@
 //! What an executor said, out of what Ballista makes of it: `Job … failed: … DataFusionError(Shared(
 //! Execution("…")))`.
 
+/// What Ballista says of a table that it cannot name to others.
+const NOT_SENT: &str = "LogicalExtensionCodec is not provided";
+
 /// The innermost message, and that it came from the cluster; none where there is nothing to unwrap.
 pub fn said_by_executor(message: &str) -> Option<String> {
+    if message.contains(NOT_SENT) {
+        return Some(
+            "a table of this query is known to this process alone, or of a kind that a cluster cannot read, \
+             such as Delta; accepted: tables over files, by path or URL"
+                .to_owned(),
+        );
+    }
     let (_, failed) = message.split_once("Job ")?;
     let (_, debugged) = failed.split_once("DataFusionError(")?;
     // What errors hold stands in one string, written as Rust's debug format does.

@@ -1,6 +1,7 @@
 //! `ches executor`: Ballista's, with a model that is opened once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use ballista_core::registry::BallistaFunctionRegistry;
@@ -17,8 +18,8 @@ use super::ModelName;
 /// Seconds between two signs of life.
 const HEARTBEAT: u64 = 5;
 
-/// Seconds in which the scheduler has to answer.
-const CONNECTING: u16 = 20;
+/// How long an executor waits for a scheduler that is started beside it.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where to listen, and whose tasks to run.
 #[derive(Debug, clap::Args)]
@@ -51,6 +52,7 @@ pub struct ExecutorArgs {
 pub async fn run(args: &ExecutorArgs, settings: &ChesSettings) -> Result<()> {
     let failed = |error: String| DataFusionError::Execution(format!("ches executor: {error}"));
     let (scheduler_host, scheduler_port) = super::scheduler_of(&args.scheduler)?;
+    super::reachable(&args.scheduler, PATIENCE).await?;
     let scorer = Arc::new(ExecutorScorer::open(settings.clone()).await?);
     let state = super::state(super::config(), Arc::clone(&scorer) as _)?;
     let runtime = Arc::clone(state.runtime_env());
@@ -61,7 +63,6 @@ pub async fn run(args: &ExecutorArgs, settings: &ChesSettings) -> Result<()> {
         grpc_port: args.grpc_port,
         scheduler_host,
         scheduler_port,
-        scheduler_connect_timeout_seconds: CONNECTING,
         vcores: args.tasks,
         executor_heartbeat_interval_seconds: HEARTBEAT,
         override_function_registry: Some(Arc::new(BallistaFunctionRegistry::from(&state))),

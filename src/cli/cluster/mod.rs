@@ -13,6 +13,7 @@ pub mod planner;
 pub mod scheduler;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ballista_core::extension::SessionConfigExt;
 use datafusion::error::{DataFusionError, Result};
@@ -22,11 +23,15 @@ use datafusion::prelude::SessionConfig;
 use datafusion_ches::ChesSettings;
 use datafusion_ches::ches_udfs::{Pieces, Scorer};
 use datafusion_cli::object_storage::instrumented::InstrumentedObjectStoreRegistry;
+use tokio::net::TcpStream;
 use url::Url;
 
 use super::object_stores::ObjectStores;
 pub use errors::said_by_executor;
 use model_name::ModelName;
+
+/// How long an address has to answer.
+const CONNECTING: Duration = Duration::from_secs(10);
 
 /// Where schedulers listen.
 pub const SCHEDULER_PORT: u16 = 50050;
@@ -45,6 +50,29 @@ pub fn scheduler_of(url: &str) -> Result<(String, u16)> {
     let host = parsed.host_str().filter(|_| parsed.scheme() == "df");
     let host = host.ok_or_else(refused)?.to_owned();
     Ok((host, parsed.port().unwrap_or(SCHEDULER_PORT)))
+}
+
+/// Returns when somebody listens at a scheduler's address.
+///
+/// # Errors
+/// When nobody does for as long as `patience`.
+async fn reachable(url: &str, patience: Duration) -> Result<()> {
+    let (host, port) = scheduler_of(url)?;
+    let began = Instant::now();
+    loop {
+        let connecting = TcpStream::connect((host.as_str(), port));
+        let reason = match tokio::time::timeout(CONNECTING, connecting).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer for {} s", CONNECTING.as_secs()),
+        };
+        if began.elapsed() >= patience {
+            return Err(DataFusionError::Execution(format!(
+                "no scheduler at {url}: {reason}; accepted: the address of a running `ches scheduler`"
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// What every side's sessions begin with.
