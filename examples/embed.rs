@@ -26,7 +26,7 @@ async fn main() -> Result<()> {
         "SELECT id, chosen[1]['content'] AS chosen, rejected[1]['content'] AS rejected, score
          FROM (SELECT *, ches_normalized(prompt, chosen, rejected) AS score
                FROM pairs WHERE category = 'one_word')
-         ORDER BY score DESC",
+         ORDER BY score DESC NULLS LAST",
     )
     .await?
     .show()

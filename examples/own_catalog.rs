@@ -146,7 +146,7 @@ async fn main() -> Result<()> {
     Ches::new().with_model(model).register(&ctx)?;
     ctx.sql(
         "SELECT prompt, ches_normalized(prompt, chosen, rejected) AS score
-         FROM lake.preferences.pairs WHERE day = 'monday' ORDER BY score DESC",
+         FROM lake.preferences.pairs WHERE day = 'monday' ORDER BY score DESC NULLS LAST",
     )
     .await?
     .show()

@@ -11,7 +11,7 @@ FROM 'examples/data/preferences.parquet';
 -- The pairs most likely to displace the likelihood of their chosen response.
 SELECT id, category, round(ches_normalized, 1) AS score, round(ches, 0) AS ches
 FROM scored
-ORDER BY ches_normalized DESC
+ORDER BY ches_normalized DESC NULLS LAST
 LIMIT 20;
 
 -- How the score is distributed, and where each kind of pair lies.
@@ -25,7 +25,7 @@ FROM scored;
 SELECT category, count(*) AS pairs, round(median(ches_normalized), 1) AS median_score
 FROM scored
 GROUP BY category
-ORDER BY median_score DESC;
+ORDER BY median_score DESC NULLS LAST;
 
 -- Drop the top tenth, write the rest.
 COPY (
@@ -33,6 +33,7 @@ COPY (
   FROM (
     SELECT pairs.*, ches_normalized
     FROM 'examples/data/preferences.parquet' AS pairs JOIN scored ON pairs.id = scored.id
+    WHERE ches_normalized IS NOT NULL
   )
   QUALIFY percent_rank() OVER (ORDER BY ches_normalized) < 0.9
 ) TO 'target/preferences_kept.parquet' STORED AS PARQUET;

@@ -1,86 +1,63 @@
 //! Rendering conversations by a model's chat template.
 //!
-//! Templates are Jinja as Hugging Face transformers runs it (`render_jinja_template` of
-//! `utils/chat_template_utils.py`): block trimming on, `loop_controls`, `raise_exception`,
-//! `strftime_now`, `tojson`, the `{% generation %}` block, and Python's string and dictionary
-//! methods.
-
-use std::error::Error as _;
-use std::fmt::Write as _;
-use std::io;
+//! Templates are Jinja as Hugging Face transformers runs it (`apply_chat_template` of
+//! `tokenization_utils_base.py`, `render_jinja_template` of `utils/chat_template_utils.py`, version
+//! 5.24).
 
 use ches_udfs::Turn;
-use chrono::NaiveDate;
-use chrono::format::{Item, StrftimeItems};
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, Error, ErrorKind, context};
-use serde::Serialize;
-use serde_json::Serializer;
-use serde_json::ser::{Formatter, PrettyFormatter};
 
-/// Instructions that one rendering may take: far above any real conversation, and a bound on a
-/// template that loops, or that nests values, which are dropped recursively.
-const FUEL: u64 = 5_000_000;
+use crate::jinja::{Template, Value};
 
-/// Far above any real chat template; the parser recurses into nested expressions.
+/// Far above any real chat template.
 pub const MAX_TEMPLATE_BYTES: usize = 1 << 16;
 
 /// The stack that compiling, rendering and dropping a template of these bounds may take.
 pub const STACK_BYTES: usize = 256 << 20;
 
-const NAME: &str = "chat_template";
-
-/// What `strftime_now` takes for now, so that scores do not depend on the day: midnight of
-/// 2024-07-26, the date that the templates of Llama 3.1 fall back to.
-const NOW: (i32, u32, u32) = (2024, 7, 26);
+/// What transformers takes for a model's reasoning, the first one first.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 /// A compiled chat template. To be made, used and dropped on a thread with a stack of
 /// [`STACK_BYTES`].
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
-    bos_token: String,
-    eos_token: String,
+    template: Template,
+    /// What the template finds besides the conversation.
+    variables: Vec<(String, Value)>,
 }
 
 impl ChatTemplate {
-    /// Compiles a template. `bos_token` and `eos_token` are the texts that it may write.
+    /// Compiles a template, which may read the texts of these special tokens by their names
+    /// (`bos_token`), and `kwargs`, the text of a JSON object, which go before them.
     ///
     /// # Errors
-    /// When it is not valid Jinja; the message has the line.
-    pub fn new(source: &str, bos_token: String, eos_token: String) -> Result<Self, String> {
+    /// When it is not valid Jinja, or uses what is not known to render as jinja2 renders it; the
+    /// message has the line.
+    pub fn new(
+        source: &str,
+        special_tokens: &[(String, String)],
+        kwargs: Option<&str>,
+    ) -> Result<Self, String> {
         if source.len() > MAX_TEMPLATE_BYTES {
             return Err(format!(
                 "the chat template has {} bytes; accepted: up to {MAX_TEMPLATE_BYTES}",
                 source.len()
             ));
         }
-        let mut environment = Environment::new();
-        let whitespace = SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build()
-            .map_err(|error| describe(&error))?;
-        environment.set_syntax(whitespace);
-        environment.set_fuel(Some(FUEL));
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function(
-            "raise_exception",
-            |message: String| -> Result<Value, Error> {
-                Err(Error::new(ErrorKind::InvalidOperation, message))
-            },
+        let mut variables: Vec<(String, Value)> = ["tools", "documents"]
+            .map(|name| (name.to_owned(), Value::None))
+            .into();
+        let special_tokens = special_tokens.iter();
+        set_all(
+            &mut variables,
+            special_tokens.map(|(name, text)| (name.clone(), Value::str(text))),
         );
-        environment.add_function("strftime_now", strftime_now);
-        environment.add_filter("tojson", to_json);
-        environment
-            .add_template_owned(NAME, without_generation(source))
-            .map_err(|error| describe(&error))?;
+        if let Some(kwargs) = kwargs {
+            set_all(&mut variables, template_kwargs(kwargs)?);
+        }
         Ok(Self {
-            environment,
-            bos_token,
-            eos_token,
+            template: Template::new(source).map_err(|error| describe(&error))?,
+            variables,
         })
     }
 
@@ -90,147 +67,123 @@ impl ChatTemplate {
     /// # Errors
     /// What the template says of a conversation that it refuses.
     pub fn render(&self, turns: &[Turn], add_generation_prompt: bool) -> Result<String, String> {
-        let messages: Vec<Value> = turns
-            .iter()
-            .map(|turn| {
-                context! {
-                    role => turn.role.as_str(),
-                    content => turn.content.as_str(),
-                }
-            })
-            .collect();
-        self.environment
-            .get_template(NAME)
-            .and_then(|template| {
-                template.render(context! {
-                    messages,
-                    add_generation_prompt,
-                    bos_token => self.bos_token.as_str(),
-                    eos_token => self.eos_token.as_str(),
-                    tools => (),
-                    documents => (),
-                })
-            })
-            .map_err(|error| describe(&error))
+        let message = |turn: &Turn| {
+            let fields = [("role", &turn.role), ("content", &turn.content)];
+            fields.map(|(name, text)| (name.to_owned(), Value::str(text)))
+        };
+        let messages = turns.iter().map(|turn| message(turn).into()).collect();
+        self.render_messages(messages, add_generation_prompt)
+    }
+
+    fn render_messages(
+        &self,
+        messages: Vec<Vec<(String, Value)>>,
+        add_generation_prompt: bool,
+    ) -> Result<String, String> {
+        let messages = messages.into_iter();
+        let messages = messages.map(|message| Value::dict(as_shown(message)));
+        let mut variables = self.variables.clone();
+        let conversation = [
+            ("messages", Value::list(messages.collect())),
+            ("add_generation_prompt", Value::Bool(add_generation_prompt)),
+        ];
+        set_all(
+            &mut variables,
+            conversation.map(|(name, value)| (name.to_owned(), value)),
+        );
+        let rendered = self.template.render(variables);
+        rendered.map_err(|error| describe(&error))
     }
 }
 
-/// The `{% generation %}` block marks what is trained on; it renders as what it holds.
-fn without_generation(source: &str) -> String {
-    let mut text = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else {
-            break;
-        };
-        let (before, tag) = (&rest[..start], &rest[start + 2..start + length]);
-        text.push_str(before);
-        let (inner, left) = match tag.strip_prefix('-') {
-            Some(inner) => (inner, "-"),
-            None => (tag, ""),
-        };
-        let (inner, right) = match inner.strip_suffix('-') {
-            Some(inner) => (inner, "-"),
-            None => (inner, ""),
-        };
-        match inner.trim() {
-            "generation" => text.push_str(&format!("{{%{left} if true {right}%}}")),
-            "endgeneration" => text.push_str(&format!("{{%{left} endif {right}%}}")),
-            _ => text.push_str(&rest[start..start + length + 2]),
-        }
-        rest = &rest[start + length + 2..];
-    }
-    text.push_str(rest);
-    text
-}
-
-fn strftime_now(format: &str) -> Result<String, Error> {
-    let (year, month, day) = NOW;
-    let now = NaiveDate::from_ymd_opt(year, month, day).and_then(|day| day.and_hms_opt(0, 0, 0));
-    let refuse = || {
-        let message = format!("strftime_now does not know the format '{format}'");
-        Error::new(ErrorKind::InvalidOperation, message)
+/// The names and values of `ches.chat_template_kwargs`.
+///
+/// # Errors
+/// When the text is no JSON object, or names what a rendering sets itself.
+pub fn template_kwargs(text: &str) -> Result<Vec<(String, Value)>, String> {
+    let parsed: Result<Value, _> = serde_json::from_str(text);
+    let entries = parsed.ok().and_then(Value::into_fields);
+    let Some(entries) = entries else {
+        return Err("no JSON object; accepted: for example {\"enable_thinking\": false}".into());
     };
-    let items: Vec<Item> = StrftimeItems::new(format).collect();
-    let now = now
-        .filter(|_| !items.contains(&Item::Error))
-        .ok_or_else(refuse)?;
-    let mut text = String::new();
-    write!(text, "{}", now.format_with_items(items.iter())).map_err(|_| refuse())?;
-    Ok(text)
+    if has_large_integer(text) {
+        return Err("an integer of more than 18 digits; not supported".into());
+    }
+    let own = [
+        "messages",
+        "add_generation_prompt",
+        "continue_final_message",
+    ];
+    match entries.iter().find(|(name, _)| own.contains(&&name[..])) {
+        Some((name, _)) => Err(format!("'{name}' is set for each conversation")),
+        None => Ok(entries),
+    }
 }
 
-/// JSON as Python's `json.dumps` writes it, with `ensure_ascii=False`.
-fn to_json(value: Value, options: Kwargs) -> Result<Value, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    // transformers leaves text as it is unless told otherwise; nothing else changes that.
-    let _: Option<bool> = options.get("ensure_ascii")?;
-    options.assert_all_used()?;
-    let mut json = Vec::new();
-    let written = match indent {
-        Some(indent) if indent > 64 => {
-            let message = format!("tojson with an indent of {indent}; accepted: up to 64");
-            return Err(Error::new(ErrorKind::InvalidOperation, message));
-        }
-        Some(indent) => {
-            let indent = " ".repeat(indent);
-            let formatter = PrettyFormatter::with_indent(indent.as_bytes());
-            value.serialize(&mut Serializer::with_formatter(&mut json, formatter))
-        }
-        None => value.serialize(&mut Serializer::with_formatter(&mut json, Spaced)),
+/// Whether JSON has an integer that would be read as a float.
+fn has_large_integer(text: &str) -> bool {
+    // Of the parts between quotation marks every other one is outside of strings.
+    let unescaped = text.replace("\\\\", "").replace("\\\"", "");
+    let outside = unescaped.split('"').step_by(2);
+    let mut numbers =
+        outside.flat_map(|part| part.split(|c: char| !(c.is_ascii_digit() || ".eE+-".contains(c))));
+    numbers.any(|number| number.len() > 18 && !number.contains(['.', 'e', 'E']))
+}
+
+fn set_all(
+    variables: &mut Vec<(String, Value)>,
+    others: impl IntoIterator<Item = (String, Value)>,
+) {
+    for (name, value) in others {
+        variables.retain(|(other, _)| *other != name);
+        variables.push((name, value));
+    }
+}
+
+/// A message as transformers shows it to a template: without the fields that are None, and with its
+/// reasoning under two names (`_normalize_chat_messages`).
+fn as_shown(mut message: Vec<(String, Value)>) -> Vec<(String, Value)> {
+    message.retain(|(_, value)| !matches!(value, Value::None));
+    let field = |name: &&str| {
+        let found = message.iter().find(|(field, _)| field == name);
+        found.map(|(_, value)| value.clone())
     };
-    let refuse = |error: String| Error::new(ErrorKind::BadSerialization, error);
-    written.map_err(|error| refuse(error.to_string()))?;
-    let json = String::from_utf8(json).map_err(|error| refuse(error.to_string()))?;
-    Ok(Value::from_safe_string(json))
-}
-
-/// A space after commas and colons, as Python has it.
-struct Spaced;
-
-impl Formatter for Spaced {
-    fn begin_array_value<W: io::Write + ?Sized>(
-        &mut self,
-        to: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
-        if first { Ok(()) } else { to.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: io::Write + ?Sized>(
-        &mut self,
-        to: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
-        self.begin_array_value(to, first)
-    }
-
-    fn begin_object_value<W: io::Write + ?Sized>(&mut self, to: &mut W) -> io::Result<()> {
-        to.write_all(b": ")
-    }
-}
-
-fn describe(error: &Error) -> String {
-    // A template that includes another one, or itself, has the cause below.
-    let mut innermost = error;
-    while let Some(cause) = innermost
-        .source()
-        .and_then(|cause| cause.downcast_ref::<Error>())
+    let Some(reasoning) = REASONING.iter().find_map(field) else {
+        return message;
+    };
+    let set = |message: &mut Vec<(String, Value)>, name: &str, value: Value| match message
+        .iter_mut()
+        .find(|(field, _)| field == name)
     {
-        innermost = cause;
-    }
-    let error = innermost;
-    let detail = error.detail().map(str::to_owned);
-    let what = detail.unwrap_or_else(|| error.kind().to_string());
-    match error.line() {
-        Some(line) => format!("the chat template, line {line}: {what}"),
-        None => format!("the chat template: {what}"),
+        Some((_, place)) => *place = value,
+        None => message.push((name.to_owned(), value)),
+    };
+    let thinking = field(&"thinking").unwrap_or_else(|| reasoning.clone());
+    message.retain(|(name, _)| name != "thinking");
+    message.insert(0, ("thinking".to_owned(), thinking));
+    set(&mut message, "reasoning_content", reasoning);
+    message
+}
+
+fn describe(error: &crate::jinja::Error) -> String {
+    match error.line {
+        Some(line) => format!("the chat template, line {line}: {}", error.reason),
+        None => format!("the chat template: {}", error.reason),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use serde::Deserialize;
+
     use super::*;
+
+    fn named() -> Vec<(String, String)> {
+        let named = [("bos_token", "<s>"), ("eos_token", "</s>")];
+        named.map(|(name, text)| (name.into(), text.into())).into()
+    }
 
     /// `tests/goldens/templates.json`, which `make_templates.py` made with transformers.
     #[test]
@@ -241,7 +194,7 @@ mod tests {
         for entry in golden.as_array().unwrap() {
             let name = entry["name"].as_str().unwrap();
             let source = entry["template"].as_str().unwrap();
-            let template = ChatTemplate::new(source, "<s>".into(), "</s>".into())
+            let template = ChatTemplate::new(source, &named(), None)
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
             for case in entry["cases"].as_array().unwrap() {
                 let turns: Vec<Turn> = case["messages"]
@@ -269,5 +222,94 @@ mod tests {
             }
         }
         assert!(compared >= 80, "{compared} renderings");
+    }
+
+    /// What `tests/support/template_sweep.py` writes.
+    #[derive(Deserialize)]
+    struct Sweep {
+        conversations: std::collections::HashMap<String, Value>,
+        templates: Vec<Swept>,
+    }
+
+    #[derive(Deserialize)]
+    struct Swept {
+        name: String,
+        source: String,
+        cases: Vec<SweptCase>,
+    }
+
+    #[derive(Deserialize)]
+    struct SweptCase {
+        conversation: String,
+        add_generation_prompt: bool,
+        text: Option<String>,
+    }
+
+    /// What is refused here and rendered by jinja2, by what the message says, and why.
+    const REFUSED: [(&str, &str); 0] = [];
+
+    /// Every chat template inside published packages, over every conversation, renders as jinja2
+    /// renders it in the environment of transformers.
+    #[test]
+    fn published_templates_render_as_in_transformers() {
+        let Ok(python) = std::env::var("CHES_TEST_PYTHON") else {
+            println!("without CHES_TEST_PYTHON (make test sets it), nothing is compared");
+            return;
+        };
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let cache = root.join("target/template-sweep");
+        let out = cache.join("sweep.json");
+        let made = std::process::Command::new(python)
+            .arg(root.join("tests/support/template_sweep.py"))
+            .args([&cache, &out])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "{said}");
+        let sweep = std::fs::read_to_string(&out).unwrap();
+        let sweep = std::thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn(move || compare(&serde_json::from_str(&sweep).unwrap()));
+        let [equal, both_refuse, refused] = sweep.unwrap().join().unwrap();
+        println!("{equal} renderings equal, {both_refuse} refused by both, {refused} refused here");
+        assert!(equal > 40_000, "{equal} renderings");
+    }
+
+    /// How many cases are equal, refused by both, and refused here only.
+    fn compare(sweep: &Sweep) -> [usize; 3] {
+        let mut counts = [0; 3];
+        let mut wrong = Vec::new();
+        for swept in &sweep.templates {
+            let template = ChatTemplate::new(&swept.source, &named(), None);
+            for case in &swept.cases {
+                let messages = sweep.conversations[&case.conversation].items().unwrap();
+                let messages = messages.into_iter().map(|message| message.into_fields());
+                let messages = messages.collect::<Option<Vec<_>>>().unwrap();
+                let rendered = template.as_ref().map_err(String::clone);
+                let rendered = rendered.and_then(|template| {
+                    template.render_messages(messages, case.add_generation_prompt)
+                });
+                let of = format!("{} of {}", swept.name, case.conversation);
+                match (rendered, &case.text) {
+                    (Ok(ours), Some(theirs)) if ours == *theirs => counts[0] += 1,
+                    (Err(_), None) => counts[1] += 1,
+                    (Err(reason), Some(_)) => {
+                        counts[2] += 1;
+                        if !REFUSED.iter().any(|(says, _)| reason.contains(says)) {
+                            wrong.push(format!("{of}: {reason}"));
+                        }
+                    }
+                    (Ok(ours), theirs) => wrong.push(format!("{of}: {ours:?}, not {theirs:?}")),
+                }
+            }
+        }
+        let shown = wrong.len().min(20);
+        assert!(
+            wrong.is_empty(),
+            "{}:\n{}",
+            wrong.len(),
+            wrong[..shown].join("\n")
+        );
+        counts
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ches_udfs::{ChesSettings, PromptFormat, ScorerError};
 
-use crate::chat_template::{ChatTemplate, MAX_TEMPLATE_BYTES};
+use crate::chat_template::{ChatTemplate, MAX_TEMPLATE_BYTES, template_kwargs};
 use crate::device;
 use crate::format::Format;
 use crate::model::{Identity, Model};
@@ -103,11 +103,15 @@ pub fn format(model: &Model, settings: &ChesSettings) -> Result<Format, ScorerEr
     };
     let tokenizer = &model.tokenizer;
     let ends = tokenizer.ends();
-    let template = ChatTemplate::new(&source, ends.bos_text.clone(), ends.eos_text.clone())
-        .map_err(|reason| match settings.chat_template {
-            Some(_) => setting("chat_template", reason),
-            None => setting("model", reason),
-        })?;
+    let kwargs = settings.chat_template_kwargs.as_deref();
+    if let Some(Err(reason)) = kwargs.map(template_kwargs) {
+        return Err(setting("chat_template_kwargs", reason));
+    }
+    let template = ChatTemplate::new(&source, &ends.named, kwargs);
+    let template = template.map_err(|reason| match settings.chat_template {
+        Some(_) => setting("chat_template", reason),
+        None => setting("model", reason),
+    })?;
     Ok(Format::chat(template, tokenizer))
 }
 

@@ -4,8 +4,12 @@
 //! endian. A header's counts and lengths are checked against the bytes that are there before
 //! anything is allocated for them, so that a file can never ask for more memory than a small
 //! multiple of its own size.
+//!
+//! A model may lie in several files, as `gguf-split` of llama.cpp names and numbers them; it is
+//! opened by the name of any of them.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +23,11 @@ use crate::weights::{Stored, Target};
 const MAGIC: &[u8; 4] = b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
 const MAX_DIMENSIONS: u32 = 4;
+
+/// How many files a model has, which of them this is, from 0, and how many tensors all have.
+const SPLIT_COUNT: &str = "split.count";
+const SPLIT_NUMBER: &str = "split.no";
+const SPLIT_TENSORS: &str = "split.tensors.count";
 
 /// A metadata value. Numbers keep their kind, not their width.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,8 +70,17 @@ struct TensorInfo {
     dtype: GgmlDType,
     /// Outermost first, as candle has them; the file has them innermost first.
     shape: Vec<usize>,
+    /// Which of the model's files it is in.
+    file: usize,
     start: usize,
     bytes: usize,
+}
+
+impl TensorInfo {
+    /// Where it is in its file.
+    fn range(&self) -> Range<usize> {
+        self.start..self.start + self.bytes
+    }
 }
 
 /// A tensor that a model consists of.
@@ -103,33 +121,104 @@ impl Part {
     }
 }
 
-/// An open GGUF file: its metadata, and tensors on demand.
+/// An open GGUF file, or all shards of one: its metadata, and tensors on demand.
 ///
-/// The file is mapped into memory. One that is changed while it is open gives wrong tensors,
+/// The files are mapped into memory. One that is changed while it is open gives wrong tensors,
 /// and one that is truncated then ends the process; replace model files, do not rewrite them.
 #[derive(Debug)]
 pub struct Gguf {
     path: PathBuf,
-    file: MappedFile,
+    /// In the order of their numbers.
+    files: Vec<MappedFile>,
     metadata: HashMap<String, Value>,
     tensors: HashMap<String, TensorInfo>,
 }
 
 impl Gguf {
-    /// Opens a file and reads its header.
+    /// Opens a file and reads its header; of a file that is one of several, all of them.
     ///
     /// # Errors
-    /// When the file cannot be read, or its header does not describe what is in it.
+    /// When a file cannot be read, its header does not describe what is in it, or files do not
+    /// belong together.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let (file, header) = open_file(path)?;
+        let count = header.count(SPLIT_COUNT);
+        let count = count.map_err(|reason| ModelError::new(path, reason))?;
+        let Some(count) = count.filter(|count| *count > 1) else {
+            return Ok(Self {
+                path: path.to_owned(),
+                files: vec![file],
+                metadata: header.metadata,
+                tensors: header.tensors,
+            });
+        };
+        drop(file);
+        Self::open_shards(path, count)
+    }
+
+    fn open_shards(path: &Path, count: usize) -> Result<Self, ModelError> {
         let refuse = |reason: String| ModelError::new(path, reason);
-        let file = MappedFile::open(path).map_err(|error| refuse(error.to_string()))?;
-        let header = Header::read(file.bytes()).map_err(refuse)?;
-        Ok(Self {
+        let shards = shards(path);
+        if shards.len() != count {
+            return Err(refuse(format!(
+                "{SPLIT_COUNT} is {count}, which its name does not say; accepted: names that end \
+                 in -00001-of-{count:05}.gguf and so on"
+            )));
+        }
+        let mut files = Vec::new();
+        let mut metadata = HashMap::new();
+        let mut tensors: HashMap<String, TensorInfo> = HashMap::new();
+        for (number, shard) in shards.iter().enumerate() {
+            if !shard.exists() {
+                let missing = shard.display();
+                return Err(refuse(format!("its shard {missing} is missing")));
+            }
+            let (file, header) = open_file(shard)?;
+            let refuse = |reason: String| ModelError::new(shard, reason);
+            for (key, expected) in [(SPLIT_NUMBER, number), (SPLIT_COUNT, count)] {
+                let found = header.count(key).map_err(refuse)?;
+                if found != Some(expected) {
+                    let found = found.map_or("missing".into(), |found| found.to_string());
+                    return Err(refuse(format!(
+                        "{key} is {found}; of shard {} of {count} it is {expected}",
+                        number + 1
+                    )));
+                }
+            }
+            for (name, info) in header.tensors {
+                match tensors.entry(name) {
+                    Entry::Occupied(found) => {
+                        let other = shards[found.get().file].display();
+                        let name = found.key();
+                        return Err(refuse(format!("tensor {name} is in {other}, too")));
+                    }
+                    Entry::Vacant(place) => {
+                        place.insert(TensorInfo {
+                            file: number,
+                            ..info
+                        });
+                    }
+                }
+            }
+            if number == 0 {
+                metadata = header.metadata;
+            }
+            files.push(file);
+        }
+        let model = Self {
             path: path.to_owned(),
-            metadata: header.metadata,
-            tensors: header.tensors,
-            file,
-        })
+            files,
+            metadata,
+            tensors,
+        };
+        let total = model.count(SPLIT_TENSORS)?;
+        if let Some(total) = total.filter(|total| *total != model.tensors.len()) {
+            return Err(model.refuse(format!(
+                "{SPLIT_TENSORS} is {total}; its {count} shards have {} tensors",
+                model.tensors.len()
+            )));
+        }
+        Ok(model)
     }
 
     /// The path that was opened.
@@ -137,19 +226,22 @@ impl Gguf {
         &self.path
     }
 
-    /// A hash of the header (configuration, tokenizer, template, shapes) and of both ends of
-    /// every tensor, in hexadecimal digits. Training changes every tensor that it trains, so
+    /// A hash of each file's header (configuration, tokenizer, template, shapes) and of both ends
+    /// of every tensor, in hexadecimal digits. Training changes every tensor that it trains, so
     /// that these samples tell a model from the one it was made of.
     pub fn fingerprint(&self) -> String {
-        let mut tensors: Vec<_> = self.tensors.values().map(|t| (t.start, t.bytes)).collect();
-        tensors.sort_unstable();
-        let bytes = self.file.bytes();
-        let header = tensors.first().map_or(bytes.len(), |(start, _)| *start);
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(&bytes[..header]);
-        for (start, length) in tensors {
-            self.file.hash_ends(start..start + length, &mut hasher);
+        for (number, file) in self.files.iter().enumerate() {
+            let in_file = self.tensors.values().filter(|info| info.file == number);
+            let mut tensors: Vec<_> = in_file.map(|info| (info.start, info.bytes)).collect();
+            tensors.sort_unstable();
+            let bytes = file.bytes();
+            let header = tensors.first().map_or(bytes.len(), |(start, _)| *start);
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(&bytes[..header]);
+            for (start, length) in tensors {
+                file.hash_ends(start..start + length, &mut hasher);
+            }
         }
         hasher.finalize().to_hex()[..32].to_owned()
     }
@@ -239,6 +331,26 @@ impl Gguf {
         }
     }
 
+    /// A metadata value, if it is there.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.metadata.get(key)
+    }
+
+    /// The keys of the metadata that begin so, without that, in order.
+    pub fn keys_under(&self, prefix: &str) -> Vec<&str> {
+        let keys = self.metadata.keys();
+        let mut keys: Vec<&str> = keys.filter_map(|key| key.strip_prefix(prefix)).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// The names of all tensors, in order.
+    pub fn tensor_names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Whether the file has a tensor of that name.
     pub fn has_tensor(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
@@ -281,7 +393,7 @@ impl Gguf {
         let stacked =
             stacked.map_err(|error| self.refuse(format!("tensor {}: {error}", last.name)))?;
         for info in infos {
-            self.file.let_go(info.start..info.start + info.bytes);
+            self.files[info.file].let_go(info.range());
         }
         Ok(stacked)
     }
@@ -295,6 +407,13 @@ impl Gguf {
             return Err(self.refuse(format!(
                 "tensor {name} has shape {:?}; the metadata calls for {shape:?}",
                 info.shape
+            )));
+        }
+        // Rows are what is read, and of one dimension a row is less than a block.
+        if shape.len() == 1 && info.dtype.block_size() != 1 {
+            return Err(self.refuse(format!(
+                "tensor {name} has one dimension and is of type {:?}; accepted: F32, F16, BF16",
+                info.dtype
             )));
         }
         Ok(info)
@@ -313,7 +432,7 @@ impl Gguf {
                 let refuse = |error| self.refuse(format!("tensor {}: {error}", part.name));
                 pieces.push(piece.map_err(refuse)?);
             }
-            self.file.let_go(info.start..info.start + info.bytes);
+            self.files[info.file].let_go(info.range());
         }
         Ok(pieces)
     }
@@ -334,7 +453,7 @@ impl Gguf {
     ) -> candle_core::Result<QTensor> {
         let of_row = info.bytes / part.shape[0];
         let bytes = info.start + rows.start * of_row..info.start + rows.end * of_row;
-        let stored = &self.file.bytes()[bytes];
+        let stored = &self.files[info.file].bytes()[bytes];
         let mut shape = info.shape.clone();
         shape[0] = rows.len();
         let Some(head_dim) = part.paired_rows else {
@@ -349,6 +468,40 @@ impl Gguf {
         }
         ggml_file::qtensor_from_ggml(info.dtype, &halves, shape, device)
     }
+}
+
+fn open_file(path: &Path) -> Result<(MappedFile, Header), ModelError> {
+    let refuse = |reason: String| ModelError::new(path, reason);
+    let file = MappedFile::open(path).map_err(|error| refuse(error.to_string()))?;
+    let header = Header::read(file.bytes()).map_err(refuse)?;
+    Ok((file, header))
+}
+
+/// The files that a file's name says it is one of, in order, or else itself alone: by the names
+/// that `gguf-split` gives, `NAME-00001-of-00003.gguf` and so on. They need not be there.
+pub fn shards(path: &Path) -> Vec<PathBuf> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    match name.and_then(shard_names) {
+        Some(names) => names.iter().map(|name| path.with_file_name(name)).collect(),
+        None => vec![path.to_owned()],
+    }
+}
+
+/// The names of all shards, if this is the name of one of several.
+pub fn shard_names(name: &str) -> Option<Vec<String>> {
+    const DIGITS: usize = 5;
+    let is_number = |text: &str| text.len() == DIGITS && text.bytes().all(|c| c.is_ascii_digit());
+    let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    let (stem, number) = rest.rsplit_once('-')?;
+    if stem.is_empty() || !is_number(number) || !is_number(count) {
+        return None;
+    }
+    let (number, count): (usize, usize) = (number.parse().ok()?, count.parse().ok()?);
+    if count < 2 || !(1..=count).contains(&number) {
+        return None;
+    }
+    let name = |number: usize| format!("{stem}-{number:05}-of-{count:05}.gguf");
+    Some((1..=count).map(name).collect())
 }
 
 struct Header {
@@ -411,6 +564,18 @@ impl Header {
         refuse_overlap(&tensors)?;
         Ok(Self { metadata, tensors })
     }
+
+    /// A count of the metadata, if it is there.
+    fn count(&self, key: &str) -> Result<Option<usize>, String> {
+        match self.metadata.get(key) {
+            None => Ok(None),
+            Some(Value::Integer(value)) => match u16::try_from(*value) {
+                Ok(value) => Ok(Some(value.into())),
+                Err(_) => Err(format!("{key} is {value}; accepted: 0 to {}", u16::MAX)),
+            },
+            Some(other) => Err(format!("{key} is {}; accepted: an integer", other.kind())),
+        }
+    }
 }
 
 fn place(
@@ -448,6 +613,7 @@ fn place(
         Some((start, bytes)) => Ok(TensorInfo {
             dtype,
             shape,
+            file: 0,
             start,
             bytes,
         }),

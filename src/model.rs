@@ -11,7 +11,7 @@ use ches_udfs::ModelDtype;
 use crate::decoder::{Decoder, DecoderConfig, Weights};
 use crate::error::ModelError;
 use crate::families;
-use crate::gguf::Gguf;
+use crate::gguf::{self, Gguf};
 use crate::gguf_tokenizer::tokenizer_from_gguf;
 use crate::memory;
 use crate::model_directory::{self, ModelDirectory};
@@ -40,7 +40,9 @@ impl Identity {
         let files = if metadata.is_dir() {
             model_directory::files(&path).map_err(refuse)?
         } else if metadata.is_file() {
-            vec![path.clone()]
+            // A shard that is missing is named when the model is opened.
+            let shards = gguf::shards(&path).into_iter();
+            shards.filter(|shard| shard.exists()).collect()
         } else {
             return Err(ModelError::new(
                 &path,
@@ -94,7 +96,7 @@ impl Source {
     fn chat_template(&self) -> Result<Option<String>, ModelError> {
         Ok(match self {
             Self::Gguf(gguf) => gguf.string("tokenizer.chat_template")?.map(str::to_owned),
-            Self::Directory(directory) => directory.chat_template.clone(),
+            Self::Directory(directory) => directory.tokenizer_files.chat_template.clone(),
         })
     }
 

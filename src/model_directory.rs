@@ -9,19 +9,21 @@ use candle_core::Tensor;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::ModelError;
 use crate::families::HubConfig;
 use crate::mapped_file::MappedFile;
+use crate::small_file::read;
+use crate::tokenizer_files::{SPECIAL_TOKENS_MAP, TEMPLATE, TOKENIZER_CONFIG, TokenizerFiles};
 use crate::weights::{Stored, Target};
 
 pub const CONFIG: &str = "config.json";
 pub const TOKENIZER: &str = "tokenizer.json";
-pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-pub const TEMPLATE: &str = "chat_template.jinja";
 pub const WEIGHTS: &str = "model.safetensors";
 pub const INDEX: &str = "model.safetensors.index.json";
+/// The description of an adapter, whose weights lie beside it.
+const ADAPTER: &str = "adapter_config.json";
 
 /// Far above any real description of a model, and a bound on what one that is none can ask for.
 pub const MAX_JSON_BYTES: u64 = 16 << 20;
@@ -36,12 +38,12 @@ pub struct ModelDirectory {
     path: PathBuf,
     /// `config.json`.
     pub config: HubConfig,
-    /// `tokenizer_config.json`; empty where there is none.
-    pub tokenizer_config: TokenizerConfig,
+    /// All that `config.json` holds.
+    pub config_keys: Map<String, Value>,
+    /// What is said of the tokenizer beside `tokenizer.json`.
+    pub tokenizer_files: TokenizerFiles,
     /// `tokenizer.json`.
     pub tokenizer: Vec<u8>,
-    /// The chat template, Jinja text.
-    pub chat_template: Option<String>,
     shards: Vec<MappedFile>,
     tensors: BTreeMap<String, StoredTensor>,
     descriptions: Vec<u8>,
@@ -87,55 +89,6 @@ impl std::fmt::Debug for ModelDirectory {
     }
 }
 
-/// The fields of `tokenizer_config.json` that matter here.
-#[derive(Debug, Clone, Default, Deserialize)]
-pub struct TokenizerConfig {
-    bos_token: Option<Value>,
-    eos_token: Option<Value>,
-    chat_template: Option<Value>,
-}
-
-impl TokenizerConfig {
-    /// The text of the beginning-of-sequence token.
-    pub fn bos(&self) -> Option<&str> {
-        self.bos_token.as_ref().and_then(token_text)
-    }
-
-    /// The text of the end-of-sequence token.
-    pub fn eos(&self) -> Option<&str> {
-        self.eos_token.as_ref().and_then(token_text)
-    }
-
-    /// The template: a text, or of a list of named ones the one named `default`.
-    fn template(&self) -> Result<Option<String>, String> {
-        match &self.chat_template {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(template)) => Ok(Some(template.clone())),
-            Some(other) => {
-                let named = other.as_array().map_or(&[][..], Vec::as_slice);
-                let default = named.iter().find(|entry| entry["name"] == "default");
-                match default.and_then(|entry| entry["template"].as_str()) {
-                    Some(template) => Ok(Some(template.to_owned())),
-                    None => {
-                        let names = named.iter().filter_map(|entry| entry["name"].as_str());
-                        let names: Vec<_> = names.collect();
-                        Err(format!(
-                            "chat_template is no text, and of the templates [{}] none is \
-                             'default'; accepted: either",
-                            names.join(", ")
-                        ))
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// A token is a text, or an object with its `content`.
-fn token_text(token: &Value) -> Option<&str> {
-    token.as_str().or_else(|| token["content"].as_str())
-}
-
 /// `model.safetensors.index.json`.
 #[derive(Deserialize)]
 struct Index {
@@ -154,7 +107,17 @@ pub fn resolve(path: &Path) -> PathBuf {
 
 /// Whether a file of this name, in a model's directory, is part of the model.
 pub fn is_file_of_a_model(name: &str) -> bool {
-    [CONFIG, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE, INDEX].contains(&name) || is_shard(name)
+    [
+        CONFIG,
+        TOKENIZER,
+        TOKENIZER_CONFIG,
+        SPECIAL_TOKENS_MAP,
+        TEMPLATE,
+        INDEX,
+        ADAPTER,
+    ]
+    .contains(&name)
+        || is_shard(name)
 }
 
 /// Whether this names a safetensors file, and in no other directory.
@@ -174,24 +137,6 @@ pub fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
-}
-
-fn read(path: &Path, most: u64) -> Result<Option<Vec<u8>>, ModelError> {
-    let refuse = |reason: String| ModelError::new(path, reason);
-    let metadata = match std::fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(refuse(error.to_string())),
-    };
-    if !metadata.is_file() {
-        return Err(refuse("not a regular file".into()));
-    }
-    if metadata.len() > most {
-        let found = metadata.len();
-        return Err(refuse(format!("{found} bytes; accepted: up to {most}")));
-    }
-    let bytes = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
-    Ok(Some(bytes))
 }
 
 fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, ModelError> {
@@ -226,26 +171,27 @@ impl ModelDirectory {
         let required =
             |name: &str, most: u64| read(&place(name), most)?.ok_or_else(|| missing(name));
         let config_bytes = required(CONFIG, MAX_JSON_BYTES)?;
+        if place(ADAPTER).exists() {
+            return Err(ModelError::new(
+                path,
+                format!(
+                    "{ADAPTER} beside {CONFIG}: transformers would apply the adapter to the model, \
+                     which is not implemented; merge it into the weights, or move {ADAPTER} away"
+                ),
+            ));
+        }
         let tokenizer = required(TOKENIZER, MAX_TOKENIZER_BYTES)?;
-        let tokenizer_config: TokenizerConfig =
-            match read(&place(TOKENIZER_CONFIG), MAX_JSON_BYTES)? {
-                Some(bytes) => parse(&place(TOKENIZER_CONFIG), &bytes)?,
-                None => TokenizerConfig::default(),
-            };
-        let chat_template = match read(&place(TEMPLATE), MAX_JSON_BYTES)? {
-            Some(bytes) => Some(
-                String::from_utf8(bytes)
-                    .map_err(|error| ModelError::new(&place(TEMPLATE), error.to_string()))?,
-            ),
-            None => tokenizer_config
-                .template()
-                .map_err(|reason| ModelError::new(&place(TOKENIZER_CONFIG), reason))?,
-        };
+        let config: HubConfig = parse(&place(CONFIG), &config_bytes)?;
+        let config_keys: Map<String, Value> = parse(&place(CONFIG), &config_bytes)?;
+        let declared = config_keys.get("tokenizer_class").and_then(Value::as_str);
+        let tokenizer_files =
+            TokenizerFiles::open(path, &tokenizer, config.model_type(), declared)?;
         let shards = match read(&place(INDEX), MAX_JSON_BYTES)? {
             _ if place(WEIGHTS).is_file() => vec![place(WEIGHTS)],
             None => return Err(missing(WEIGHTS)),
             Some(bytes) => shards(path, &bytes)?,
         };
+        look_at_other_files(path, &shards)?;
         let mut tensors = BTreeMap::new();
         let mut mapped = Vec::new();
         for (at, shard) in shards.iter().enumerate() {
@@ -263,21 +209,30 @@ impl ModelDirectory {
         }
         let mut descriptions = config_bytes.clone();
         descriptions.extend_from_slice(&tokenizer);
-        let names = [tokenizer_config.bos(), tokenizer_config.eos()];
-        for text in names.into_iter().chain([chat_template.as_deref()]) {
-            descriptions.extend_from_slice(text.unwrap_or_default().as_bytes());
+        let added = tokenizer_files.config.get("added_tokens_decoder");
+        let added = added.map(Value::to_string).unwrap_or_default();
+        let named = tokenizer_files.named.iter();
+        let named = named.flat_map(|(name, text)| [&name[..], text]);
+        let template = tokenizer_files.chat_template.as_deref();
+        for text in named.chain([&added[..], template.unwrap_or_default()]) {
+            descriptions.extend_from_slice(text.as_bytes());
             descriptions.push(0);
         }
         Ok(Self {
-            config: parse(&place(CONFIG), &config_bytes)?,
+            config,
+            config_keys,
             path: path.to_owned(),
-            tokenizer_config,
+            tokenizer_files,
             tokenizer,
-            chat_template,
             shards: mapped,
             tensors,
             descriptions,
         })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// An error about this directory.
@@ -314,17 +269,24 @@ impl ModelDirectory {
         self.tensors.contains_key(name)
     }
 
-    /// A tensor.
+    /// The names of all tensors, in order.
+    pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Looks at what is said of a tensor, and reads none of it.
     ///
     /// # Errors
-    /// As [`Self::stack`].
-    pub fn tensor(
-        &self,
-        name: &str,
-        shape: &[usize],
-        target: &Target,
-    ) -> Result<Tensor, ModelError> {
-        self.stack(&[TensorRows::all(name, shape)], target)
+    /// When it is missing, has another shape, or is not of floating-point numbers.
+    pub fn check(&self, part: &TensorRows) -> Result<(), ModelError> {
+        let tensor = self.stored(part)?;
+        match tensor.dtype {
+            Dtype::F32 | Dtype::F64 | Dtype::BF16 | Dtype::F16 => Ok(()),
+            other => Err(self.refuse(format!(
+                "tensor {}: type {other:?}; accepted: F32, BF16, F16, F64",
+                part.name
+            ))),
+        }
     }
 
     /// Rows of tensors, one below the other.
@@ -420,6 +382,37 @@ pub fn shard_names(index: &[u8]) -> Result<BTreeSet<String>, String> {
             "names '{name}'; accepted: .safetensors files of the same directory"
         )),
     }
+}
+
+/// Looks at the safetensors files that are not among those to read.
+///
+/// # Errors
+/// When transformers would read them.
+fn look_at_other_files(path: &Path, shards: &[PathBuf]) -> Result<(), ModelError> {
+    let files = files(path).map_err(|error| ModelError::new(path, error.to_string()))?;
+    let names = files.iter().filter(|file| !shards.contains(file));
+    let names = names.filter_map(|file| file.file_name()?.to_str());
+    let names: Vec<&str> = names.filter(|name| is_shard(name)).collect();
+    let of_many = names
+        .iter()
+        .find(|name| name.starts_with("shard-") && name.contains("-model-"));
+    if let Some(name) = of_many {
+        return Err(ModelError::new(
+            path,
+            format!(
+                "{name}, a part of a distributed checkpoint, which transformers reads instead of \
+                 {WEIGHTS} or {INDEX}; save the model whole, or move such files away"
+            ),
+        ));
+    }
+    if !names.is_empty() {
+        tracing::warn!(
+            "{}: files that are not read: {}",
+            path.display(),
+            names.join(", ")
+        );
+    }
+    Ok(())
 }
 
 fn shards(path: &Path, index: &[u8]) -> Result<Vec<PathBuf>, ModelError> {

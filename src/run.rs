@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use ches_udfs::{
     Argument, Displacement, Job, Needs, PairScores, PreferencePair, PromptedResponse,
-    ResponseEmbedding, ResponseScores, RowError, ScorerError, SimulatedDisplacement, Text,
-    TokenChange,
+    ResponseEmbedding, ResponseScores, RowError, ScorerError, ShownPair, SimulatedDisplacement,
+    Text, TokenChange,
 };
 
 use crate::budget::Budget;
@@ -85,7 +85,12 @@ impl<'a> Run<'a> {
     ) -> Result<Vec<RowResult<PairScores>>, ScorerError> {
         let arguments = [Argument::Chosen, Argument::Rejected];
         let encoded = self.encoded(rows, |pair| {
-            self.encode(&pair.prompt, [&pair.chosen, &pair.rejected], arguments)
+            let texts = [&pair.chosen, &pair.rejected];
+            let mut encoded = self.encode(&pair.prompt, texts, arguments)?;
+            if self.job.needs.contains(Needs::TOKENS) {
+                encoded.shown = Some(Box::new(self.shown(pair, &encoded.sequences)?));
+            }
+            Ok(encoded)
         })?;
         let learning_rate = self.job.settings.learning_rate;
         let keep = |_: &Encoded, output| pair_model_scores(output, learning_rate);
@@ -142,6 +147,35 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// The texts and tokens of a pair whose sequences are these.
+    fn shown(&self, pair: &PreferencePair, sequences: &[Sequence]) -> RowResult<ShownPair> {
+        let error = row_error([Argument::Chosen, Argument::Rejected]);
+        let encoder = self.encoder();
+        let rendered = encoder
+            .render(&pair.prompt, &[&pair.chosen, &pair.rejected])
+            .map_err(error)?;
+        let prompt = encoder.prompt_ids(&rendered).map_err(error)?;
+        let [chosen_text, rejected_text] = <[String; 2]>::try_from(rendered.responses)
+            .map_err(|_| RowError::of_row("a pair has two responses"))?;
+        let [chosen, rejected] = sequences else {
+            return Err(RowError::of_row("a pair has two sequences"));
+        };
+        let signed = |ids: &[u32]| ids.iter().map(|id| *id as i32).collect();
+        Ok(ShownPair {
+            prompt_text: rendered.prompt,
+            chosen_text,
+            rejected_text,
+            prompt_ids: signed(&prompt),
+            chosen_ids: signed(&chosen.ids),
+            rejected_ids: signed(&rejected.ids),
+            end_token_id: self
+                .format
+                .end_token(&self.model.tokenizer)
+                .ok()
+                .map(|id| id as i32),
+        })
+    }
+
     fn encode<const N: usize>(
         &self,
         prompt: &Text,
@@ -161,6 +195,7 @@ impl<'a> Run<'a> {
         Ok(Encoded {
             sequences,
             no_score,
+            shown: None,
         })
     }
 
@@ -365,6 +400,8 @@ fn row_error<const N: usize>(
 struct Encoded {
     sequences: Vec<Sequence>,
     no_score: Option<String>,
+    /// Where that is asked for, what the model is shown of a pair.
+    shown: Option<Box<ShownPair>>,
 }
 
 fn pair_model_scores(output: GroupOutput, learning_rate: f64) -> RowResult<ModelScores> {
@@ -418,6 +455,7 @@ impl Run<'_> {
             rejected_tokens: count(rejected.response().len()),
             truncated: Some(chosen.truncated || rejected.truncated),
             no_score: row.no_score.clone(),
+            shown: row.shown.clone(),
             ..PairScores::default()
         };
         if row.no_score.is_some() {

@@ -124,7 +124,8 @@ impl ModelScorer {
 #[async_trait]
 impl Scorer for ModelScorer {
     /// `ches.model`: the model's fingerprint; `ches.dtype`; `ches.template`: a hash of the chat
-    /// template's text, or `none` in raw format; `ches.max_length`; `ches.version` of this crate.
+    /// template's text, or `none` in raw format; `ches.max_length`; `ches.version` of this crate;
+    /// `ches.chat_template_kwargs` where they are set and a template is in effect.
     fn provenance(&self, settings: &ChesSettings) -> Vec<(String, String)> {
         let slot = Arc::clone(&self.model);
         let settings = settings.clone();
@@ -135,15 +136,18 @@ impl Scorer for ModelScorer {
                 let model = open_model(&slot, &settings)?;
                 let template = template_in_effect(&model, &settings)?;
                 let hash = |text: String| blake3::hash(text.as_bytes()).to_hex()[..32].to_owned();
-                let entries = [
+                let kwargs = settings.chat_template_kwargs.clone();
+                let kwargs = kwargs.filter(|_| template.is_some());
+                let mut entries = vec![
                     ("model", model.fingerprint().to_owned()),
                     ("dtype", model.dtype().as_str().to_owned()),
                     ("template", template.map_or_else(|| "none".into(), hash)),
                     ("max_length", settings.max_length.to_string()),
                     ("version", env!("CARGO_PKG_VERSION").to_owned()),
                 ];
+                entries.extend(kwargs.map(|kwargs| ("chat_template_kwargs", kwargs)));
                 let entry = |(key, value)| (format!("ches.{key}"), value);
-                Ok::<_, ScorerError>(entries.map(entry).into())
+                Ok::<_, ScorerError>(entries.into_iter().map(entry).collect())
             });
         match opening.map(std::thread::JoinHandle::join) {
             Ok(Ok(Ok(entries))) => entries,

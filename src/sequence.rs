@@ -120,17 +120,25 @@ impl Encoder<'_> {
         })
     }
 
+    /// The prompt's own tokens.
+    pub fn prompt_ids(&self, rendered: &Rendered) -> Result<Vec<u32>, EncodingError> {
+        let ids = self
+            .tokenizer
+            .encode(&rendered.prompt, !self.format.is_chat());
+        ids.map_err(|reason| (None, reason))
+    }
+
     /// Tokenizes the prompt with each response, each as one text.
     pub fn tokenize(&self, rendered: &Rendered) -> Result<Vec<Sequence>, EncodingError> {
         let begin = !self.format.is_chat();
         let ids = |text: &str, at| {
             let ids = self.tokenizer.encode(text, begin);
-            ids.map_err(|reason| (at, reason))
+            ids.map_err(|reason| (Some(at), reason))
         };
-        let prompt_tokens = ids(&rendered.prompt, None)?.len();
+        let prompt_tokens = self.prompt_ids(rendered)?.len();
         let sequence = |(at, response): (usize, &String)| {
             let text = format!("{}{response}", rendered.prompt);
-            let mut ids = ids(&text, Some(at))?;
+            let mut ids = ids(&text, at)?;
             let truncated = ids.len() > self.max_length;
             ids.truncate(self.max_length);
             // Of a large text that is cut little is left.

@@ -2,12 +2,16 @@
 
 use std::panic::AssertUnwindSafe;
 
-use serde::de::IgnoredAny;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
 use crate::error::ModelError;
 use crate::memory;
 use crate::model_directory::ModelDirectory;
+use crate::special_tokens::NamedTokens;
+use crate::tokenizer_class::TokenizerClass;
+use crate::tokenizer_files::TokenizerFiles;
 
 /// Whether memory suffices is looked at for texts of more bytes.
 const LARGE_BYTES: usize = 4 << 20;
@@ -20,7 +24,8 @@ const TOKENIZING_BYTES: u64 = 256;
 #[derive(Debug)]
 pub struct TextTokenizer {
     tokenizer: Tokenizer,
-    /// Texts of the special tokens with their ids.
+    /// Texts of the tokens that may end a turn, with their ids: special ones, and in a GGUF file what
+    /// looks like one.
     special: Vec<(String, u32)>,
     ends: Ends,
 }
@@ -32,10 +37,8 @@ pub struct Ends {
     pub begin: Vec<u32>,
     /// The token that ends a text.
     pub eos: Option<u32>,
-    /// What templates call `bos_token`.
-    pub bos_text: String,
-    /// What templates call `eos_token`.
-    pub eos_text: String,
+    /// The special tokens that templates may write by a name.
+    pub named: NamedTokens,
 }
 
 impl TextTokenizer {
@@ -55,13 +58,22 @@ impl TextTokenizer {
     pub fn from_directory(directory: &ModelDirectory) -> Result<Self, ModelError> {
         let failed =
             |error: tokenizers::Error| directory.refuse(format!("tokenizer.json: {error}"));
-        let syntax: Result<IgnoredAny, _> = serde_json::from_slice(&directory.tokenizer);
-        syntax.map_err(|error| directory.refuse(format!("tokenizer.json: {error}")))?;
-        let read = || Tokenizer::from_bytes(&directory.tokenizer);
+        let files = &directory.tokenizer_files;
+        let syntax: Result<AddedTokens, _> = serde_json::from_slice(&directory.tokenizer);
+        let own = syntax.map_err(|error| directory.refuse(format!("tokenizer.json: {error}")))?;
+        let bytes = match with_added_tokens(&directory.tokenizer, own.added_tokens, files) {
+            Ok(changed) => changed,
+            Err(reason) => return Err(directory.refuse(reason)),
+        };
+        let bytes = bytes.as_deref().unwrap_or(&directory.tokenizer);
+        let read = || Tokenizer::from_bytes(bytes);
         let mut tokenizer = unpanicked(read)
             .map_err(|reason| directory.refuse(format!("tokenizer.json: {reason}")))?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(failed)?;
+        if files.class != TokenizerClass::Generic {
+            warn_of_replaced_parts(directory);
+        }
         let added = tokenizer.get_added_tokens_decoder();
         let mut special: Vec<(String, u32)> = added
             .iter()
@@ -69,15 +81,16 @@ impl TextTokenizer {
             .map(|(id, token)| (token.content.clone(), *id))
             .collect();
         special.sort_by_key(|(_, id)| *id);
-        let names = &directory.tokenizer_config;
-        for (key, text) in [("bos_token", names.bos()), ("eos_token", names.eos())] {
+        for name in ["bos_token", "eos_token"] {
+            let text = files.named(name);
             if let Some(text) = text.filter(|text| tokenizer.token_to_id(text).is_none()) {
                 return Err(directory.refuse(format!(
-                    "tokenizer_config.json names the {key} '{text}', which tokenizer.json has not"
+                    "tokenizer_config.json names the {name} '{text}', which tokenizer.json has not"
                 )));
             }
         }
-        let eos = names.eos().and_then(|text| tokenizer.token_to_id(text));
+        let eos = files.named("eos_token");
+        let eos = eos.and_then(|text| tokenizer.token_to_id(text));
         let of_config = directory.config.eos();
         let of_config = of_config.filter(|id| tokenizer.id_to_token(*id).is_some());
         let begin = begin(&tokenizer);
@@ -86,8 +99,7 @@ impl TextTokenizer {
         let ends = Ends {
             begin,
             eos: eos.or(of_config),
-            bos_text: names.bos().unwrap_or_default().to_owned(),
-            eos_text: names.eos().unwrap_or_default().to_owned(),
+            named: files.named.clone(),
         };
         Ok(Self::new(tokenizer, special, ends))
     }
@@ -131,6 +143,104 @@ impl TextTokenizer {
     /// What stands at both ends of texts.
     pub fn ends(&self) -> &Ends {
         &self.ends
+    }
+}
+
+/// The added tokens of `tokenizer.json`.
+#[derive(Deserialize)]
+struct AddedTokens {
+    #[serde(default)]
+    added_tokens: Vec<Value>,
+}
+
+/// `tokenizer.json` with the added tokens that transformers has beside its own: those of
+/// `added_tokens_decoder`, whose flags go before, and those that have a name. None where there are
+/// no others.
+fn with_added_tokens(
+    tokenizer: &[u8],
+    own: Vec<Value>,
+    files: &TokenizerFiles,
+) -> Result<Option<Vec<u8>>, String> {
+    const FLAGS: [&str; 5] = ["single_word", "lstrip", "rstrip", "normalized", "special"];
+    let has_text = |token: &Value, text: &str| token["content"] == text;
+    let mut tokens = own.clone();
+    let decoder = files.config.get("added_tokens_decoder");
+    for (id, token) in decoder.and_then(Value::as_object).into_iter().flatten() {
+        let (Ok(id), Some(text)) = (id.parse::<u32>(), token["content"].as_str()) else {
+            return Err(format!(
+                "tokenizer_config.json: the added token {id} is {token}; accepted: an id, and an \
+                 object with its content"
+            ));
+        };
+        let is_special = token["special"] == true;
+        let flag = |name: &str| match token.get(name) {
+            Some(flag) => flag.clone(),
+            None => (name == "normalized" && !is_special).into(),
+        };
+        match tokens.iter_mut().find(|token| has_text(token, text)) {
+            Some(known) if known["id"] != id => {
+                return Err(format!(
+                    "the token '{text}' has the id {} in tokenizer.json and {id} in \
+                     tokenizer_config.json",
+                    known["id"]
+                ));
+            }
+            Some(known) => {
+                for name in FLAGS {
+                    known[name] = flag(name);
+                }
+            }
+            None => {
+                let mut added = json!({"id": id, "content": text});
+                for name in FLAGS {
+                    added[name] = flag(name);
+                }
+                tokens.push(added);
+            }
+        }
+    }
+    let missing = files
+        .named
+        .iter()
+        .filter(|(_, text)| !text.is_empty() && !tokens.iter().any(|token| has_text(token, text)));
+    let missing: Vec<&str> = missing.map(|(_, text)| &text[..]).collect();
+    if tokens == own && missing.is_empty() {
+        return Ok(None);
+    }
+    let failed = |error: serde_json::Error| format!("tokenizer.json: {error}");
+    let mut whole: Value = serde_json::from_slice(tokenizer).map_err(failed)?;
+    for text in missing {
+        // Of one that the vocabulary lacks, the caller says so where it matters.
+        let Some(id) = whole["model"]["vocab"].get(text).and_then(Value::as_u64) else {
+            continue;
+        };
+        tokens.push(json!({
+            "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true,
+        }));
+    }
+    tokens.sort_by_key(|token| token["id"].as_u64());
+    whole["added_tokens"] = tokens.into();
+    serde_json::to_vec(&whole).map(Some).map_err(failed)
+}
+
+/// Says where transformers would tokenize in another way than `tokenizer.json` says. What is right is
+/// what the model was trained with, and that is what was published.
+fn warn_of_replaced_parts(directory: &ModelDirectory) {
+    let files = &directory.tokenizer_files;
+    let parsed: Result<Value, _> = serde_json::from_slice(&directory.tokenizer);
+    let replaced = parsed.map(|whole| files.class.replaced_parts(&whole, &files.config));
+    let replaced = replaced.unwrap_or_default();
+    if !replaced.is_empty() {
+        let warning = directory.refuse(format!(
+            "transformers 5 opens this directory as {}, which replaces {} of tokenizer.json by \
+             others, so that it may give other tokens; here tokenizer.json is used as it was \
+             published (tokenizer_class 'TokenizersBackend' in tokenizer_config.json makes \
+             transformers do the same)",
+            files.class.name(),
+            replaced.join(", ")
+        ));
+        tracing::warn!("{warning}");
     }
 }
 

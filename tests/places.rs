@@ -216,7 +216,7 @@ fn padded(folder: &Path) {
     let more = vec![0u8; 40 << 20];
     let shape = vec![more.len()];
     let more = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, shape, &more).unwrap();
-    let all = tensors.iter().chain([("unused", more)]);
+    let all = tensors.iter().chain([("mtp.unused", more)]);
     let all: Vec<_> = all.map(|(name, view)| (name.to_owned(), view)).collect();
     safetensors::serialize_to_file(all, None, &weights).unwrap();
 }

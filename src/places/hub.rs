@@ -10,9 +10,8 @@ use hf_hub::api::Progress;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiRepo};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 
-use crate::model_directory::{
-    CONFIG, INDEX, MAX_JSON_BYTES, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, shard_names,
-};
+use crate::model_directory::{CONFIG, INDEX, MAX_JSON_BYTES, TOKENIZER, WEIGHTS, shard_names};
+use crate::tokenizer_files::{SPECIAL_TOKENS_MAP, TEMPLATE, TOKENIZER_CONFIG};
 
 /// How often a file is asked for.
 const ATTEMPTS: u32 = 4;
@@ -123,7 +122,13 @@ fn fetch_revision(id: &str, revision: &str, beat: &dyn Fn()) -> Result<PathBuf, 
     // What another tool has fetched of the commit is found by this.
     let referred = commit.cached.create_ref(&info.sha);
     referred.map_err(|error| error.to_string())?;
-    for name in [CONFIG, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE] {
+    for name in [
+        CONFIG,
+        TOKENIZER,
+        TOKENIZER_CONFIG,
+        SPECIAL_TOKENS_MAP,
+        TEMPLATE,
+    ] {
         if has(name) {
             commit.get(name)?;
         }

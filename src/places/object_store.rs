@@ -12,10 +12,9 @@ use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use super::cache::{self, Entry, Vacancy};
-use crate::model_directory::{
-    CONFIG, INDEX, MAX_JSON_BYTES, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, shard_names,
-};
+use crate::model_directory::{CONFIG, INDEX, MAX_JSON_BYTES, TOKENIZER, WEIGHTS, shard_names};
 use crate::stores;
+use crate::tokenizer_files::{SPECIAL_TOKENS_MAP, TEMPLATE, TOKENIZER_CONFIG};
 
 /// A file is read in pieces of this size, so many of them at once.
 const PIECE_BYTES: u64 = 16 << 20;
@@ -74,7 +73,7 @@ async fn directory(store: &dyn ObjectStore, base: &Path) -> Result<Vec<ObjectMet
         required(store, &place(CONFIG)).await?,
         required(store, &place(TOKENIZER)).await?,
     ];
-    for name in [TOKENIZER_CONFIG, TEMPLATE] {
+    for name in [TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, TEMPLATE] {
         files.extend(optional(store, &place(name)).await?);
     }
     if let Some(weights) = optional(store, &place(WEIGHTS)).await? {

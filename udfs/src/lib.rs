@@ -31,8 +31,8 @@ pub use query_resources::{QueryMemory, ScoreMetrics};
 pub use score_exec::{ScoreExec, UseScoreExec};
 pub use scorer::{
     Argument, Displacement, Job, Needs, PairScores, PreferencePair, PromptedResponse,
-    ResponseEmbedding, ResponseScores, RowError, Scorer, ScorerError, SimulatedDisplacement,
-    TokenChange,
+    ResponseEmbedding, ResponseScores, RowError, Scorer, ScorerError, ShownPair,
+    SimulatedDisplacement, TokenChange,
 };
 pub use settings::{ChesSettings, ModelDtype, OnError, PromptFormat};
 pub use text::{ASSISTANT, Text, Turn, USER};

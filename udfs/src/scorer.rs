@@ -30,6 +30,8 @@ bitflags! {
         /// A simulated step of training: a forward pass, back through all blocks, and through them
         /// again. Gives all of the former too.
         const SIMULATION = 1 << 4;
+        /// The texts and token ids that the model is shown; runs no model.
+        const TOKENS = 1 << 5;
         /// Whatever takes a forward pass.
         const MODEL = Self::EMBEDDINGS.bits()
             | Self::LOG_PROBS.bits()
@@ -94,9 +96,30 @@ pub struct PairScores {
     pub displacement: Option<Box<Displacement>>,
     /// The effect of one step of training on the pair.
     pub simulated: Option<Box<SimulatedDisplacement>>,
+    /// What the model is shown of the pair.
+    pub shown: Option<Box<ShownPair>>,
     /// Why this row has no scores by definition (an empty response, a prompt that fills
     /// `ches.max_length`); not an error, whatever `ches.on_error` says.
     pub no_score: Option<String>,
+}
+
+/// What the model is shown of a pair.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ShownPair {
+    /// The rendered prompt.
+    pub prompt_text: String,
+    /// What follows it with the chosen response.
+    pub chosen_text: String,
+    /// What follows it with the rejected response.
+    pub rejected_text: String,
+    /// The prompt's own tokens, BOS included.
+    pub prompt_ids: Vec<i32>,
+    /// The tokens of prompt and chosen response, tokenized as one text and cut to the longest length.
+    pub chosen_ids: Vec<i32>,
+    /// The tokens of prompt and rejected response.
+    pub rejected_ids: Vec<i32>,
+    /// The token that ends a response, if it is known.
+    pub end_token_id: Option<i32>,
 }
 
 /// What training on a pair does to its responses, to first order. `G⁺` and `G⁻` are the gradients of

@@ -87,6 +87,9 @@ pub struct ChesSettings {
     /// Jinja text, or the path of a file of it, that overrides the model's chat template. Key
     /// `chat_template`.
     pub chat_template: Option<String>,
+    /// A JSON object whose keys the chat template sees as names. Key `chat_template_kwargs`; none by
+    /// default.
+    pub chat_template_kwargs: Option<String>,
     /// `auto`, `cpu`, `cuda` or `cuda:<n>[,<n>…]`. Key `device`.
     pub device: String,
     /// What weights are, and on a GPU what is multiplied with them. Key `dtype`.
@@ -120,6 +123,7 @@ impl Default for ChesSettings {
         Self {
             model: None,
             chat_template: None,
+            chat_template_kwargs: None,
             device: "auto".into(),
             dtype: ModelDtype::default(),
             max_length: 0,
@@ -135,7 +139,7 @@ impl Default for ChesSettings {
     }
 }
 
-const KEYS: [(&str, &str); 13] = [
+const KEYS: [(&str, &str); 14] = [
     (
         "model",
         "The language model: a directory, a .gguf file, or a URL (s3, gs, az, http, https, hf)",
@@ -143,6 +147,10 @@ const KEYS: [(&str, &str); 13] = [
     (
         "chat_template",
         "Jinja text or a file's path; overrides the model's chat template",
+    ),
+    (
+        "chat_template_kwargs",
+        "JSON object of further names for the chat template, {\"enable_thinking\": false}",
     ),
     ("device", "auto, cpu, cuda, cuda:0 or cuda:0,1"),
     ("dtype", "f32, bf16, f16 or auto: bf16 on a GPU, f32 on CPU"),
@@ -197,6 +205,7 @@ impl ChesSettings {
         match key {
             "model" => self.model = place(key, value)?,
             "chat_template" => self.chat_template = text(value),
+            "chat_template_kwargs" => self.chat_template_kwargs = text(value),
             "device" => self.device = device(value)?,
             "dtype" => self.dtype = word(key, value)?,
             "max_length" => self.max_length = number(key, value)?,
@@ -222,6 +231,7 @@ impl ChesSettings {
         match key {
             "model" => self.model.clone(),
             "chat_template" => self.chat_template.clone(),
+            "chat_template_kwargs" => self.chat_template_kwargs.clone(),
             "device" => Some(self.device.clone()),
             "dtype" => Some(self.dtype.word().into()),
             "max_length" => Some(self.max_length.to_string()),

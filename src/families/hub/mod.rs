@@ -1,6 +1,7 @@
 //! Model directories as Hugging Face transformers writes them: a table of families, and what a
 //! `config.json` says of one.
 
+mod keys;
 mod rope;
 mod weights;
 
@@ -49,6 +50,8 @@ struct Family {
     skips_rope: bool,
     /// Whether `gelu` is the approximation by tanh.
     gelu_is_tanh: bool,
+    /// Whether the activation is called `hidden_activation`, and not `hidden_act`.
+    names_activation: bool,
     /// The base of the rotary embedding that a configuration need not name.
     rope_theta: f64,
     /// The same of blocks with a window, where they have an embedding of their own.
@@ -106,8 +109,8 @@ enum HeadNorms {
 enum Windows {
     None,
     All,
-    /// Those that `layer_types` names; without it, all but each n-th, n being
-    /// `sliding_window_pattern` or else this.
+    /// Those that `layer_types` names; without it, all but each n-th, n being this, or where
+    /// these blocks have a rotary embedding of their own `sliding_window_pattern`.
     AllBut(usize),
 }
 
@@ -130,6 +133,7 @@ const LLAMA: Family = Family {
     names_window: false,
     skips_rope: false,
     gelu_is_tanh: false,
+    names_activation: false,
     rope_theta: 10_000.0,
     local_rope_theta: None,
 };
@@ -154,6 +158,7 @@ const GEMMA2: Family = Family {
     caps_attention: true,
     caps_logits: true,
     gelu_is_tanh: false,
+    names_activation: true,
     ..GEMMA
 };
 
@@ -306,6 +311,11 @@ impl TokenIds {
 }
 
 impl HubConfig {
+    /// Its `model_type`; empty where there is none.
+    pub fn model_type(&self) -> &str {
+        &self.model_type
+    }
+
     /// The id of the end-of-sequence token, the first if there are several.
     pub fn eos(&self) -> Option<u32> {
         self.eos_token_id.as_ref().and_then(TokenIds::first)
@@ -349,10 +359,23 @@ fn positive_if(name: &str, found: Option<f64>) -> Result<Option<f64>, String> {
 /// The decoder that a directory's `config.json` describes.
 ///
 /// # Errors
-/// When the family is not supported, or a field is missing, contradicts another, or asks for
-/// something that is not supported.
+/// When the family is not supported, a field is missing, contradicts another, or asks for
+/// something that is not supported, or the tensors are not those that the fields ask for.
 pub fn config_from_hub(directory: &ModelDirectory) -> Result<DecoderConfig, ModelError> {
-    decoder_config(&directory.config).map_err(|reason| directory.refuse(reason))
+    let refuse = |reason: String| directory.refuse(reason);
+    let config = decoder_config(&directory.config).map_err(refuse)?;
+    let model_type = &directory.config.model_type;
+    let unknown = keys::check(&directory.config_keys, model_type).map_err(refuse)?;
+    weights::check_tensors(directory, &config)?;
+    if !unknown.is_empty() {
+        tracing::warn!(
+            "config.json of {}: keys that transformers does not know for model_type \
+             '{model_type}' are ignored: {}",
+            directory.path().display(),
+            keys::few(unknown.iter().map(String::as_str))
+        );
+    }
+    Ok(config)
 }
 
 fn decoder_config(config: &HubConfig) -> Result<DecoderConfig, String> {
@@ -361,6 +384,16 @@ fn decoder_config(config: &HubConfig) -> Result<DecoderConfig, String> {
     let hidden_size = required("hidden_size", config.hidden_size)?;
     let heads = required("num_attention_heads", config.num_attention_heads)?;
     let is_neox = family.layout == Layout::NeoX;
+    // Ignored but by its rotary embedding, which then does not fit.
+    if let Some(head_dim) = config.head_dim.filter(|_| is_neox)
+        && head_dim.checked_mul(heads) != Some(hidden_size)
+    {
+        return Err(format!(
+            "head_dim is {head_dim}; accepted for model_type '{}': hidden_size / \
+             num_attention_heads",
+            family.model_type
+        ));
+    }
     let (kv_heads, head_dim) = key_heads_and_width(
         hidden_size,
         heads,
@@ -455,8 +488,14 @@ fn refuse_unsupported(config: &HubConfig, family: &Family) -> Result<(), String>
 }
 
 fn activation(config: &HubConfig, family: &Family) -> Result<Activation, String> {
-    let named = config.hidden_activation.as_deref();
-    Ok(match named.or(config.hidden_act.as_deref()) {
+    let (name, named) = if family.names_activation {
+        let named = config.hidden_activation.as_deref();
+        // What transformers takes for none, whatever `hidden_act` is.
+        ("hidden_activation", named.or(Some("gelu_pytorch_tanh")))
+    } else {
+        ("hidden_act", config.hidden_act.as_deref())
+    };
+    Ok(match named {
         Some("gelu") if family.gelu_is_tanh => Activation::GeluPytorchTanh,
         Some("silu" | "swish") => Activation::Silu,
         Some("gelu") => Activation::Gelu,
@@ -464,7 +503,7 @@ fn activation(config: &HubConfig, family: &Family) -> Result<Activation, String>
         other => {
             let other = other.unwrap_or("");
             return Err(format!(
-                "hidden_act '{other}'; supported: silu, gelu, gelu_pytorch_tanh"
+                "{name} '{other}'; supported: silu, gelu, gelu_pytorch_tanh"
             ));
         }
     })
@@ -516,7 +555,9 @@ fn layers(config: &HubConfig, family: &Family) -> Result<Vec<LayerConfig>, Strin
             Windows::None => false,
             Windows::All => window.is_some(),
             Windows::AllBut(pattern) => {
-                let pattern = config.sliding_window_pattern.unwrap_or(pattern);
+                let of_config = config.sliding_window_pattern;
+                let of_config = of_config.filter(|_| family.local_rope_theta.is_some());
+                let pattern = of_config.unwrap_or(pattern);
                 let pattern = required("sliding_window_pattern", Some(pattern))?;
                 let by_pattern = !(layer + 1).is_multiple_of(pattern);
                 return Ok(named(layer)?.unwrap_or(by_pattern));
@@ -538,6 +579,11 @@ fn layers(config: &HubConfig, family: &Family) -> Result<Vec<LayerConfig>, Strin
     let interval = required("no_rope_layer_interval", Some(interval))?;
     let layer = |layer: usize| {
         let slides = has_slid(layer)?;
+        if slides && window.is_none() {
+            return Err(format!(
+                "sliding_window is null, and block {layer} has a window; accepted: a number"
+            ));
+        }
         let has_rope = match (family.skips_rope, no_rope) {
             (false, _) => true,
             (true, Some(has_rope)) => has_rope[layer] != 0,

@@ -49,8 +49,36 @@ pub fn ropes(
     if written.is_some() && config.rope_scaling.is_some() {
         return Err("rope_parameters and rope_scaling; accepted: one of them".into());
     }
+    // transformers ignores what is written in another way, without a message.
+    let model_type = family.model_type;
+    let has_local = family.local_rope_theta.is_some();
+    let of_both = written
+        .or(config.rope_scaling.as_ref())
+        .map(|found| [&found.full_attention, &found.sliding_attention].map(Option::is_some));
+    match of_both {
+        Some([false, _] | [_, false]) if has_local && written.is_some() => {
+            return Err(format!(
+                "rope_parameters without full_attention or without sliding_attention; \
+                 model_type '{model_type}' needs both"
+            ));
+        }
+        Some([true, _] | [_, true]) if !has_local || written.is_none() => {
+            return Err(format!(
+                "rope parameters with full_attention or sliding_attention; not supported for \
+                 model_type '{model_type}'{}",
+                if has_local { " in rope_scaling" } else { "" }
+            ));
+        }
+        _ => {}
+    }
+    if has_local && main.rope_type.is_none() && !matches!(main.kind(), None | Some("default")) {
+        return Err(format!(
+            "a rope scaling with type and without rope_type; model_type '{model_type}' needs \
+             rope_type"
+        ));
+    }
     let theta = match family.layout {
-        Layout::NeoX => config.rotary_emb_base.or(config.rope_theta),
+        Layout::NeoX => config.rotary_emb_base,
         _ => config.rope_theta,
     };
     let theta = main.rope_theta.or(theta).unwrap_or(family.rope_theta);
@@ -78,7 +106,7 @@ fn rope(
         _ => 1.0,
     };
     let of_config = match family.layout {
-        Layout::NeoX => config.rotary_pct.or(config.partial_rotary_factor),
+        Layout::NeoX => config.rotary_pct,
         _ => config.partial_rotary_factor,
     };
     let partial = parameters.partial_rotary_factor.or(of_config);
@@ -109,11 +137,25 @@ fn rope(
     };
     let original = || {
         let inside = parameters.original_max_position_embeddings;
-        let found = config.original_max_position_embeddings.or(inside);
+        let of_config = config.original_max_position_embeddings;
+        let found = match family.layout {
+            // It has a field for it, whose default counts more than the one inside.
+            Layout::Fused => of_config.or(Some(4096)),
+            // With parameters for each kind of block only theirs counts.
+            _ if family.local_rope_theta.is_some() => inside,
+            _ => of_config.or(inside),
+        };
         required("original_max_position_embeddings", found)
     };
+    let is_fused = family.layout == Layout::Fused;
     match parameters.kind() {
         None | Some("default") => {}
+        Some(kind @ ("linear" | "llama3")) if is_fused => {
+            return Err(format!(
+                "rope scaling '{kind}'; supported for model_type '{}': default, longrope",
+                family.model_type
+            ));
+        }
         Some("linear") => {
             let factor = number("factor", parameters.factor)? as f32;
             rope.factors = Some(vec![factor; dims / 2]);
@@ -130,8 +172,7 @@ fn rope(
             let original = original()? as f64;
             rope.factors = Some(llama3_factors(theta, dims, factor, low, high, original));
         }
-        // The other two are what Phi-3's first configurations called it.
-        Some("longrope" | "su" | "yarn") if is_long(parameters) => {
+        Some(kind) if is_long(kind, is_fused) => {
             let factors = |name: &str, found: &Option<Vec<f32>>| match found {
                 Some(factors) if factors.len() == dims / 2 => {
                     let each = factors.iter().map(|f| positive(name, f64::from(*f)));
@@ -165,8 +206,10 @@ fn rope(
     Ok(rope)
 }
 
-fn is_long(parameters: &RopeParameters) -> bool {
-    parameters.short_factor.is_some() || parameters.kind() == Some("longrope")
+/// Whether this is LongRoPE. Phi-3's first configurations, whose projections are fused, called it
+/// otherwise.
+fn is_long(kind: &str, is_fused: bool) -> bool {
+    kind == "longrope" || (is_fused && matches!(kind, "su" | "yarn"))
 }
 
 /// What LongRoPE multiplies rotated queries and keys by, if the configuration does not say.

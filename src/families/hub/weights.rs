@@ -1,10 +1,13 @@
 //! The weights of a model directory.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
+use serde_json::Value;
 
-use super::{Family, HeadNorms, Layout, NormPlaces, Norms};
+use super::{Family, HeadNorms, Layout, NormPlaces, Norms, keys};
 use crate::decoder::{Block, DecoderConfig, Linear, Norm, Weights};
 use crate::error::ModelError;
 use crate::model_directory::{ModelDirectory, TensorRows};
@@ -13,7 +16,8 @@ use crate::weights::Target;
 /// What the parts of a model are called.
 struct Names {
     embedding: &'static str,
-    unembedding: &'static str,
+    /// The first is what is written, the others are read as well.
+    unembeddings: &'static [&'static str],
     final_norm: &'static str,
     layers: &'static str,
     attention_output: &'static str,
@@ -22,7 +26,7 @@ struct Names {
 
 const NAMES: Names = Names {
     embedding: "model.embed_tokens",
-    unembedding: "lm_head",
+    unembeddings: &["lm_head"],
     final_norm: "model.norm",
     layers: "model.layers",
     attention_output: "self_attn.o_proj",
@@ -31,12 +35,131 @@ const NAMES: Names = Names {
 
 const NEOX_NAMES: Names = Names {
     embedding: "gpt_neox.embed_in",
-    unembedding: "embed_out",
+    unembeddings: &["embed_out", "lm_head"],
     final_norm: "gpt_neox.final_layer_norm",
     layers: "gpt_neox.layers",
     attention_output: "attention.dense",
     down: "mlp.dense_4h_to_h",
 };
+
+/// Where a name has what tells a tensor that no forward pass reads.
+enum At {
+    Begin,
+    End,
+}
+
+/// Tensors that are skipped: of which type (all if empty), what their names begin or end with, and
+/// why. transformers reads none of them either. Any other tensor that is not read is refused.
+const SKIPPED: [(&str, At, &str, &str); 12] = [
+    ("", At::End, "rotary_emb.inv_freq", FREQUENCIES),
+    ("", At::End, "rotary_emb.cos_cached", FREQUENCIES),
+    ("", At::End, "rotary_emb.sin_cached", FREQUENCIES),
+    ("gpt_neox", At::End, ".attention.bias", MASK),
+    ("gpt_neox", At::End, ".attention.masked_bias", MASK),
+    ("", At::Begin, "mtp.", "prediction of several tokens"),
+    ("", At::Begin, "vision_tower.", VISION),
+    ("", At::Begin, "model.vision_tower.", VISION),
+    ("", At::Begin, "multi_modal_projector.", VISION),
+    ("", At::Begin, "model.multi_modal_projector.", VISION),
+    ("", At::Begin, "visual.", VISION),
+    ("", At::Begin, "model.visual.", VISION),
+];
+
+const FREQUENCIES: &str = "computed from the configuration";
+const MASK: &str = "the mask of what comes after a token, which is no weight";
+const VISION: &str = "what reads images";
+
+/// What to do about tensors that are not read, by what one of their names contains.
+const ADVICE: [(&str, &str); 14] = [
+    (".lora_", MERGE),
+    (".base_layer.", MERGE),
+    (".modules_to_save.", MERGE),
+    (".weight_scale", DEQUANTISE),
+    (".input_scale", DEQUANTISE),
+    (".qweight", DEQUANTISE),
+    (".qzeros", DEQUANTISE),
+    (".g_idx", DEQUANTISE),
+    (".absmax", DEQUANTISE),
+    (".quant_state", DEQUANTISE),
+    (".SCB", DEQUANTISE),
+    ("score.", OTHER_HEAD),
+    ("v_head.", OTHER_HEAD),
+    ("classifier.", OTHER_HEAD),
+];
+
+const MERGE: &str = "merge the adapter into the model's weights and save it again";
+const DEQUANTISE: &str = "save the model unquantised, in F32, BF16 or F16";
+const OTHER_HEAD: &str = "save the language model without the other head";
+
+fn skipped(name: &str, model_type: &str) -> Option<&'static str> {
+    let rule = SKIPPED.iter().find(|(of, at, text, _)| {
+        (of.is_empty() || *of == model_type)
+            && match at {
+                At::Begin => name.starts_with(text),
+                At::End => name.ends_with(text),
+            }
+    });
+    rule.map(|(_, _, _, reason)| *reason)
+}
+
+/// Checks, from the headers of its files, that a directory has the tensors that its configuration
+/// asks for, and none besides but those that are skipped by a rule.
+///
+/// # Errors
+/// When a tensor is missing, does not fit, or would not be read.
+pub fn check_tensors(directory: &ModelDirectory, config: &DecoderConfig) -> Result<(), ModelError> {
+    let family = directory.config.family();
+    let family = family.map_err(|reason| directory.refuse(reason))?;
+    let reader = Reader {
+        directory,
+        config,
+        family,
+        target: &Target {
+            device: Device::Cpu,
+            dtype: DType::F32,
+        },
+        names: Some(RefCell::default()),
+    };
+    reader.weights()?;
+    let read = reader.names.map(RefCell::into_inner).unwrap_or_default();
+    let mut unread = Vec::new();
+    for name in directory
+        .tensor_names()
+        .filter(|name| !read.contains(*name))
+    {
+        match skipped(name, family.model_type) {
+            Some(reason) => {
+                tracing::debug!(
+                    "{}: {name} is skipped: {reason}",
+                    directory.path().display()
+                );
+            }
+            None => unread.push(name),
+        }
+    }
+    if unread.is_empty() {
+        return Ok(());
+    }
+    let advice = ADVICE
+        .iter()
+        .find(|(text, _)| unread.iter().any(|name| name.contains(text)));
+    let advice = advice.map_or_else(
+        || {
+            format!(
+                "model_type '{}' with {} blocks has no such tensors: mend config.json, or save \
+                 the model without them",
+                family.model_type,
+                config.layers.len()
+            )
+        },
+        |(_, advice)| (*advice).to_owned(),
+    );
+    let count = unread.len();
+    Err(directory.refuse(format!(
+        "{count} of its tensors would not be read: {}; {advice}",
+        keys::few(unread)
+    )))
+}
 
 /// Reads the weights of a directory.
 ///
@@ -49,38 +172,14 @@ pub fn weights_from_hub(
 ) -> Result<Weights, ModelError> {
     let family = directory.config.family();
     let family = family.map_err(|reason| directory.refuse(reason))?;
-    let names = match family.layout {
-        Layout::NeoX => NEOX_NAMES,
-        Layout::Separate | Layout::Fused => NAMES,
-    };
     let reader = Reader {
         directory,
         config,
         family,
         target,
+        names: None,
     };
-    let shape = [config.vocab_size, config.hidden_size];
-    let embedding_name = format!("{}.weight", names.embedding);
-    let embedding = directory.tensor(&embedding_name, &shape, target)?;
-    let blocks = (0..config.layers.len()).map(|layer| reader.block(&names, layer));
-    let unembedding = format!("{}.weight", names.unembedding);
-    let is_said_to_be_tied = directory.config.tie_word_embeddings.unwrap_or(true);
-    // Like transformers, a stored unembedding of its own counts more than what is said.
-    let is_tied = if directory.has_tensor(&unembedding) {
-        is_said_to_be_tied && directory.are_equal(&embedding_name, &unembedding)
-    } else {
-        is_said_to_be_tied
-    };
-    Ok(Weights {
-        blocks: blocks.collect::<Result<_, _>>()?,
-        final_norm: reader.norm(names.final_norm, config.hidden_size)?,
-        unembedding: Linear::plain(if is_tied {
-            embedding.clone()
-        } else {
-            directory.tensor(&unembedding, &shape, target)?
-        }),
-        embedding,
-    })
+    reader.weights()
 }
 
 struct Reader<'a> {
@@ -88,9 +187,100 @@ struct Reader<'a> {
     config: &'a DecoderConfig,
     family: &'a Family,
     target: &'a Target,
+    /// Where it is only to be known which tensors are read: their names. Then nothing is read, and
+    /// the weights are placeholders.
+    names: Option<RefCell<BTreeSet<String>>>,
 }
 
 impl Reader<'_> {
+    fn weights(&self) -> Result<Weights, ModelError> {
+        let names = match self.family.layout {
+            Layout::NeoX => NEOX_NAMES,
+            Layout::Separate | Layout::Fused => NAMES,
+        };
+        let config = self.config;
+        let shape = [config.vocab_size, config.hidden_size];
+        let embedding_name = format!("{}.weight", names.embedding);
+        let embedding = self.tensor(&embedding_name, &shape, self.target)?;
+        let unembedding = self.unembedding(&names, &shape)?;
+        let is_tied = self.is_said_to_be_tied();
+        let blocks = (0..config.layers.len()).map(|layer| self.block(&names, layer));
+        Ok(Weights {
+            blocks: blocks.collect::<Result<_, _>>()?,
+            final_norm: self.norm(names.final_norm, config.hidden_size)?,
+            unembedding: Linear::plain(match unembedding {
+                // Like transformers, a stored unembedding of its own counts more than what is said.
+                Some(name) if !(is_tied && self.are_equal(&embedding_name, &name)) => {
+                    self.tensor(&name, &shape, self.target)?
+                }
+                _ => embedding.clone(),
+            }),
+            embedding,
+        })
+    }
+
+    /// The name of the stored unembedding. Only where the embedding is said to be it, too, there
+    /// may be none.
+    fn unembedding(&self, names: &Names, shape: &[usize; 2]) -> Result<Option<String>, ModelError> {
+        let written = names.unembeddings.iter();
+        let mut stored: Vec<String> = written.map(|name| format!("{name}.weight")).collect();
+        let first = stored[0].clone();
+        stored.retain(|name| self.directory.has_tensor(name));
+        if let [one, other] = &stored[..]
+            && self.names.is_some()
+        {
+            self.tensor(other, shape, self.target)?;
+            if !self.directory.are_equal(one, other) {
+                return Err(self.directory.refuse(format!(
+                    "tensors {one} and {other} are both the unembedding and differ; accepted: one \
+                     of them"
+                )));
+            }
+        }
+        if stored.is_empty() && !self.is_said_to_be_tied() {
+            return Err(self.directory.refuse(format!(
+                "no tensor {first}, and tie_word_embeddings is false{}",
+                match self.directory.config.tie_word_embeddings {
+                    Some(_) => "",
+                    None => " where config.json does not say it is true",
+                }
+            )));
+        }
+        Ok(stored.into_iter().next())
+    }
+
+    /// Whether the embedding is the unembedding, as the configuration says, or else as transformers
+    /// has it for the type.
+    fn is_said_to_be_tied(&self) -> bool {
+        let by_default = keys::default_of(self.family.model_type, "tie_word_embeddings");
+        let by_default = by_default.and_then(Value::as_bool).unwrap_or_default();
+        let said = self.directory.config.tie_word_embeddings;
+        said.unwrap_or(by_default)
+    }
+
+    /// Whether two tensors hold the same; where nothing is read, this is not known.
+    fn are_equal(&self, a: &str, b: &str) -> bool {
+        self.names.is_none() && self.directory.are_equal(a, b)
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize], target: &Target) -> Result<Tensor, ModelError> {
+        self.stack(&[TensorRows::all(name, shape)], target)
+    }
+
+    /// Rows of tensors, one below the other.
+    fn stack(&self, parts: &[TensorRows], target: &Target) -> Result<Tensor, ModelError> {
+        let Some(names) = &self.names else {
+            return self.directory.stack(parts, target);
+        };
+        for part in parts {
+            self.directory.check(part)?;
+        }
+        let asked = parts.iter().map(|part| part.name.clone());
+        names.borrow_mut().extend(asked);
+        let placeholder = Tensor::zeros(1, DType::F32, &Device::Cpu);
+        placeholder.map_err(|error| self.directory.refuse(error.to_string()))
+    }
+
     fn block(&self, names: &Names, layer: usize) -> Result<Block, ModelError> {
         let DecoderConfig {
             hidden_size,
@@ -225,7 +415,7 @@ impl Reader<'_> {
                 rows: part.rows.clone(),
             };
             let parts: Vec<_> = parts.iter().map(part).collect();
-            self.directory.stack(&parts, self.target)
+            self.stack(&parts, self.target)
         };
         let bias = has_bias.then(|| of("bias", 1)).transpose()?;
         Ok(Linear::new(of("weight", 2)?, bias))
@@ -234,10 +424,7 @@ impl Reader<'_> {
     fn norm(&self, name: &str, width: usize) -> Result<Norm, ModelError> {
         let target = self.target.in_f32();
         let failed = |error: candle_core::Error| self.directory.refuse(error.to_string());
-        let tensor = |part: &str| {
-            self.directory
-                .tensor(&format!("{name}.{part}"), &[width], &target)
-        };
+        let tensor = |part: &str| self.tensor(&format!("{name}.{part}"), &[width], &target);
         let filled = |value: f32| Tensor::full(value, width, &target.device).map_err(failed);
         Ok(match self.family.norms {
             Norms::Rms => Norm {

@@ -23,6 +23,7 @@ mod pair_call;
 mod pair_columns;
 mod pick;
 mod preference_scores;
+mod preference_tokens;
 mod provenance;
 mod request;
 mod response_call;
@@ -53,7 +54,7 @@ pub(crate) use pick::field_name;
 pub(crate) use request::{CARRIED_PREFIX, shown_name};
 
 /// The public functions that need a model.
-fn descriptions() -> [Description; 9] {
+fn descriptions() -> [Description; 10] {
     [
         ches::describe(),
         ches_normalized::describe(),
@@ -63,6 +64,7 @@ fn descriptions() -> [Description; 9] {
         log_prob::describe(),
         normalized_edit_distance::describe(),
         preference_scores::describe(),
+        preference_tokens::describe(),
         response_embedding::describe(),
     ]
 }

@@ -9,7 +9,7 @@ use datafusion::error::Result;
 use super::call::{Kind, nullable};
 use super::pair_columns::PairColumns;
 use super::request::Outcome;
-use super::{displacement, displacement_simulated, preference_scores};
+use super::{displacement, displacement_simulated, preference_scores, preference_tokens};
 use crate::implicit_prompt;
 use crate::scorer::{
     Argument, Job, Needs, PairScores, PreferencePair, RowError, Scorer, ScorerError,
@@ -97,13 +97,14 @@ impl Kind for Pair {
             preference_scores::to_array(&rows, columns.clone())?,
             displacement::to_array(&rows)?,
             displacement_simulated::to_array(&rows)?,
+            preference_tokens::to_array(&rows)?,
         ]);
         rows.structs(Self::fields(), columns)
     }
 }
 
 /// The structs that public functions of a pair return, by the functions' names.
-fn structs() -> [(&'static str, Fields); 3] {
+fn structs() -> [(&'static str, Fields); 4] {
     [
         (preference_scores::NAME, preference_scores::fields()),
         (displacement::NAME, displacement::fields()),
@@ -111,6 +112,7 @@ fn structs() -> [(&'static str, Fields); 3] {
             displacement_simulated::NAME,
             displacement_simulated::fields(),
         ),
+        (preference_tokens::NAME, preference_tokens::fields()),
     ]
 }
 

@@ -3,7 +3,8 @@
 //! With `c` and `r` the bytes of the responses: `ches = r − c`, `ches_normalized = ches / 100`,
 //! `last_hidden_similarity = c · r`, log-probabilities `−c` and `−r`, and an edit distance of
 //! `|c − r| / max(c, r)`. Token counts are bytes. Training would change `ln π` by `c` and `−r`, to
-//! first order and by a step, and the tokens `a` by 2 and `b` by −1.
+//! first order and by a step, and the tokens `a` by 2 and `b` by −1. Token ids are bytes, and the end
+//! token is 0.
 //!
 //! A prompt that holds `ECHO` has no score, and the reason is the row as the scorer saw it. A
 //! response that holds `FAIL` is a row error. An empty one has no score.
@@ -15,7 +16,7 @@ use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use ches_udfs::{
     Argument, ChesSettings, Displacement, Interruption, Job, Needs, PairScores, PreferencePair,
-    PromptedResponse, ResponseEmbedding, ResponseScores, RowError, Scorer, ScorerError,
+    PromptedResponse, ResponseEmbedding, ResponseScores, RowError, Scorer, ScorerError, ShownPair,
     SimulatedDisplacement, Text, TokenChange, blocking_functions,
 };
 use datafusion::common::ScalarValue;
@@ -104,6 +105,18 @@ fn pair(needs: Needs, pair: &PreferencePair) -> Result<PairScores, RowError> {
         truncated: Some(false),
         ..PairScores::default()
     };
+    if needs.contains(Needs::TOKENS) {
+        let ids = |text: &str| text.bytes().map(i32::from).collect();
+        scores.shown = Some(Box::new(ShownPair {
+            prompt_ids: ids(&prompt),
+            chosen_ids: ids(&format!("{prompt}{chosen}")),
+            rejected_ids: ids(&format!("{prompt}{rejected}")),
+            prompt_text: prompt.clone(),
+            chosen_text: chosen.clone(),
+            rejected_text: rejected.clone(),
+            end_token_id: Some(0),
+        }));
+    }
     if prompt.contains("ECHO") {
         let texts = [&pair.prompt, &pair.chosen, &pair.rejected].map(show);
         scores.no_score = Some(texts.join(" | "));

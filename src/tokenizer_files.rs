@@ -1,0 +1,124 @@
+//! What a model directory says of its tokenizer beside `tokenizer.json`: its class, its special tokens
+//! and its chat template.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::error::ModelError;
+use crate::special_tokens::{NamedTokens, named_tokens};
+use crate::tokenizer_class::TokenizerClass;
+
+pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+pub const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
+pub const TEMPLATE: &str = "chat_template.jinja";
+
+/// Far above any real one.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// What the files say.
+#[derive(Debug, Clone)]
+pub struct TokenizerFiles {
+    /// `tokenizer_config.json`; empty where there is none.
+    pub config: Map<String, Value>,
+    /// The class that transformers makes of the directory.
+    pub class: TokenizerClass,
+    /// The special tokens that have names.
+    pub named: NamedTokens,
+    /// The chat template, Jinja text.
+    pub chat_template: Option<String>,
+}
+
+impl TokenizerFiles {
+    /// Reads the files of a directory with this `tokenizer.json`, whose model is of `model_type`.
+    /// `declared` is the tokenizer class of `config.json`.
+    ///
+    /// # Errors
+    /// When a file is too large or not what its name says.
+    pub fn open(
+        path: &Path,
+        tokenizer: &[u8],
+        model_type: &str,
+        declared: Option<&str>,
+    ) -> Result<Self, ModelError> {
+        let place = path.join(TOKENIZER_CONFIG);
+        let refuse = |reason: String| ModelError::new(&place, reason);
+        let config = object(path, TOKENIZER_CONFIG)?.unwrap_or_default();
+        let map = object(path, SPECIAL_TOKENS_MAP)?;
+        let remote = config
+            .get("auto_map")
+            .and_then(|map| map.get("AutoTokenizer"));
+        if remote.is_some_and(|class| !class.is_null()) {
+            return Err(refuse(
+                "auto_map names a tokenizer of remote code, which is never run; accepted: without it"
+                    .into(),
+            ));
+        }
+        let own_class = config.get("tokenizer_class").and_then(Value::as_str);
+        let own_class = own_class.filter(|name| !name.is_empty()).or(declared);
+        let class = TokenizerClass::of(own_class, model_type, tokenizer).map_err(refuse)?;
+        let named = named_tokens(&config, map.as_ref(), class).map_err(refuse)?;
+        let chat_template = match read(path, TEMPLATE)? {
+            Some(bytes) => Some(
+                String::from_utf8(bytes)
+                    .map_err(|error| ModelError::new(&path.join(TEMPLATE), error.to_string()))?,
+            ),
+            None => default_template(config.get("chat_template")).map_err(refuse)?,
+        };
+        Ok(Self {
+            config,
+            class,
+            named,
+            chat_template,
+        })
+    }
+
+    /// The text of a special token, if it is named.
+    pub fn named(&self, name: &str) -> Option<&str> {
+        let found = self.named.iter().find(|(named, _)| named == name);
+        found.map(|(_, text)| &text[..])
+    }
+}
+
+fn read(path: &Path, name: &str) -> Result<Option<Vec<u8>>, ModelError> {
+    crate::small_file::read(&path.join(name), MAX_BYTES)
+}
+
+fn object(path: &Path, name: &str) -> Result<Option<Map<String, Value>>, ModelError> {
+    let parse = |bytes: Vec<u8>| {
+        let parsed = serde_json::from_slice(&bytes);
+        parsed.map_err(|error| ModelError::new(&path.join(name), error.to_string()))
+    };
+    read(path, name)?.map(parse).transpose()
+}
+
+/// The template: a text, or of several named ones the one named `default`.
+fn default_template(template: Option<&Value>) -> Result<Option<String>, String> {
+    let named: Vec<(&str, &Value)> = match template {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(template)) => return Ok(Some(template.clone())),
+        Some(Value::Object(named)) => named.iter().map(|(name, text)| (&name[..], text)).collect(),
+        Some(other) => {
+            let entries = other.as_array().map_or(&[][..], Vec::as_slice);
+            let names = entries.iter().map(|entry| entry["name"].as_str());
+            let templates = entries.iter().map(|entry| &entry["template"]);
+            let entries = names.zip(templates);
+            entries
+                .filter_map(|(name, text)| Some((name?, text)))
+                .collect()
+        }
+    };
+    // Of several of one name the last one counts.
+    let default = named.iter().rev().find(|(name, _)| *name == "default");
+    match default.and_then(|(_, template)| template.as_str()) {
+        Some(template) => Ok(Some(template.to_owned())),
+        None => {
+            let names: Vec<_> = named.iter().map(|(name, _)| *name).collect();
+            Err(format!(
+                "chat_template is no text, and of the templates [{}] none is 'default'; accepted: \
+                 either",
+                names.join(", ")
+            ))
+        }
+    }
+}
