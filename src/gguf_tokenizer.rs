@@ -122,7 +122,6 @@ const PRE_TOKENIZERS: [PreTokenizer; 21] = [
         words: &[LLAMA3_WORDS],
         ignores_merges: true,
         adds_bos: true,
-        ..NONE
     },
     PreTokenizer {
         names: &[
@@ -156,7 +155,6 @@ const PRE_TOKENIZERS: [PreTokenizer; 21] = [
         ],
         ignores_merges: true,
         adds_bos: true,
-        ..NONE
     },
     PreTokenizer {
         names: &["dbrx", "smaug-bpe", "chatglm-bpe"],

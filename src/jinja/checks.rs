@@ -73,11 +73,16 @@ pub fn check(name: &str, value: &Value, given: Given) -> Result<bool> {
         "mapping" => matches!(value, Value::Dict(_)),
         "none" => matches!(value, Value::None),
         "number" => matches!(value, Value::Bool(_) | Value::Int(_) | Value::Float(_)),
-        "sequence" => match value {
-            Value::Undefined(_) | Value::Str(_) | Value::Markup(_) | Value::List(_) => true,
-            Value::Tuple(_) | Value::Dict(_) | Value::Range(_) => true,
-            _ => false,
-        },
+        "sequence" => matches!(
+            value,
+            Value::Undefined(_)
+                | Value::Str(_)
+                | Value::Markup(_)
+                | Value::List(_)
+                | Value::Tuple(_)
+                | Value::Dict(_)
+                | Value::Range(_)
+        ),
         "string" => value.as_str().is_some(),
         _ => return type_error(format!("there is no test '{name}'")),
     })

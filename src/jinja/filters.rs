@@ -47,7 +47,7 @@ pub fn apply(name: &str, value: &Value, given: Given, fuel: &Fuel) -> Result<Val
         }
         "capitalize" => {
             let [] = given.bind(name, [])?;
-            of_text(value, |text| methods::capitalize(text))
+            of_text(value, methods::capitalize)
         }
         "center" => {
             let [width] = given.bind(name, ["width"])?;
@@ -604,7 +604,9 @@ fn integer_of(text: &str, base: i128) -> Result<Option<i128>> {
     let (digits, radix) = match (written, base) {
         (Some((mark, radix)), 0) => (&lower[mark.len()..], *radix),
         (Some((mark, radix)), base) if base == i128::from(*radix) => (&lower[mark.len()..], *radix),
-        (None, 0) if lower.starts_with('0') && lower.trim_matches('0') != "" => return Ok(None),
+        (None, 0) if lower.starts_with('0') && !lower.trim_matches('0').is_empty() => {
+            return Ok(None);
+        }
         (_, 0) => (&lower[..], 10),
         (_, 2..=36) => (&lower[..], base as u32),
         _ => return Ok(None),

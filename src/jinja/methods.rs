@@ -256,7 +256,7 @@ fn is_stripped(what: &str, characters: Option<Value>) -> Result<Box<dyn Fn(char)
 /// When `characters` is no text.
 pub fn strip(this: &str, characters: Option<Value>) -> Result<String> {
     let stripped = is_stripped("strip", characters)?;
-    Ok(this.trim_matches(|c| stripped(c)).to_owned())
+    Ok(this.trim_matches(stripped).to_owned())
 }
 
 /// `str.capitalize`.
@@ -370,7 +370,7 @@ pub fn replace(this: &str, old: &str, new: &str, count: i128, fuel: &Fuel) -> Re
 }
 
 /// The part of a text between two bounds in characters, and where it begins; none if they cross.
-fn between<'a>(this: &'a str, given: [Option<Value>; 2]) -> Result<Option<(&'a str, usize)>> {
+fn between(this: &str, given: [Option<Value>; 2]) -> Result<Option<(&str, usize)>> {
     let length = this.chars().count();
     let start_is_beyond = match &given[0] {
         Some(value) => value.as_int().is_some_and(|start| start > length as i128),

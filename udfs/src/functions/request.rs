@@ -16,7 +16,8 @@ use crate::scorer::{Argument, Job, RowError, ScorerError};
 use crate::settings::{ChesSettings, OnError};
 use crate::text::Text;
 
-/// What became of a row: `None` where an argument is NULL, or the guard is not true.
+/// What became of a row: `None` where the guard is not true. A NULL argument is an error that no query
+/// fails for.
 pub(super) type Outcome<S> = Option<Result<S, RowError>>;
 
 /// A batch, read: the items for the scorer, and which rows they stand for.
@@ -30,8 +31,10 @@ pub(super) struct Request<T> {
 }
 
 enum Row {
-    Null,
-    Malformed(RowError),
+    /// The guard is not true.
+    Excluded,
+    /// Without scores: an argument is NULL, or malformed.
+    Unscored(RowError),
     /// By the item of that number.
     Scored(usize),
 }
@@ -83,24 +86,24 @@ impl<T> Request<T> {
         };
         for row in 0..args.number_rows {
             if guard.is_null(row) || !guard.value(row) {
-                request.rows.push(Row::Null);
+                request.rows.push(Row::Excluded);
                 continue;
             }
             if is_one && !request.items.is_empty() {
                 request.rows.push(Row::Scored(0));
                 continue;
             }
-            let texts = texts_of_row(&texts, row, arguments);
-            let row = match texts.and_then(|texts| texts.map(&read).transpose()) {
-                Ok(None) => {
-                    request.job.metrics.skipped_rows.add(1);
-                    Row::Null
-                }
-                Ok(Some(item)) => {
+            if let Some(error) = null_arguments(&texts, row, arguments) {
+                request.job.metrics.skipped_rows.add(1);
+                request.rows.push(Row::Unscored(error));
+                continue;
+            }
+            let row = match texts_of_row(&texts, row, arguments).and_then(&read) {
+                Ok(item) => {
                     request.items.push(item);
                     Row::Scored(request.items.len() - 1)
                 }
-                Err(error) => Row::Malformed(request.accept(row, args.number_rows, error)?),
+                Err(error) => Row::Unscored(request.accept(row, args.number_rows, error)?),
             };
             request.rows.push(row);
         }
@@ -133,8 +136,8 @@ impl<T> Request<T> {
         rows.into_iter()
             .enumerate()
             .map(|(at, row)| match row {
-                Row::Null => Ok(None),
-                Row::Malformed(error) => Ok(Some(Err(error))),
+                Row::Excluded => Ok(None),
+                Row::Unscored(error) => Ok(Some(Err(error))),
                 Row::Scored(item) => match &scored[item] {
                     Err(error) => Ok(Some(Err(self.accept(at, count, error.clone())?))),
                     Ok(scores) => {
@@ -207,21 +210,32 @@ fn is_constant(arg: &ColumnarValue) -> bool {
     matches!(arg, ColumnarValue::Scalar(_))
 }
 
-/// A row's texts, or `None` where one of them is NULL.
+/// Which arguments of a row are NULL, if any are.
+fn null_arguments(texts: &[TextArgument], row: usize, arguments: &[Argument]) -> Option<RowError> {
+    let mut nulls = texts
+        .iter()
+        .zip(arguments)
+        .filter(|(text, _)| text.column.is_null(text.at(row)))
+        .map(|(_, argument)| *argument);
+    let first = nulls.next()?;
+    let others: Vec<String> = nulls.map(|argument| format!(" and {argument}")).collect();
+    Some(match others.is_empty() {
+        true => RowError::of(first, format!("{first} is NULL")),
+        false => RowError::of_row(format!("{first}{} are NULL", others.concat())),
+    })
+}
+
+/// A row's texts, of which none is NULL.
 fn texts_of_row(
     texts: &[TextArgument],
     row: usize,
     arguments: &[Argument],
-) -> Result<Option<Vec<Text>>, RowError> {
-    if texts.iter().any(|text| text.column.is_null(text.at(row))) {
-        return Ok(None);
-    }
+) -> Result<Vec<Text>, RowError> {
     let text = |(text, argument): (&TextArgument, &Argument)| {
         let read = text.column.text(text.at(row));
         read.map_err(|reason| RowError::of(*argument, reason))
     };
-    let texts = texts.iter().zip(arguments).map(text);
-    texts.collect::<Result<_, _>>().map(Some)
+    texts.iter().zip(arguments).map(text).collect()
 }
 
 fn job(args: &ScalarFunctionArgs) -> Result<Job> {
