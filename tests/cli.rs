@@ -361,7 +361,7 @@ fn a_report_is_one_page_that_runs_nothing() {
         "No &lt;script&gt;alert(1)",
         "Fine &amp; well",
         "the rejected response has no tokens",
-        "a NULL in its texts",
+        "prompt is NULL",
         "<svg",
         "chosen_rate_per_token",
     ] {

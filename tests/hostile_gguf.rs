@@ -116,7 +116,7 @@ async fn made_to_harm() {
             template(&"x".repeat(70_000)),
             "70000 bytes; accepted: up to 65536",
         ),
-        (template(nested), "fuel"),
+        (template(nested), "steps"),
         (template("{% include 'chat_template' %}"), "chat template"),
         (head(|f| f.magic = *b"GGML"), "not a GGUF file"),
         (head(|f| f.version = 1), "GGUF version 1; accepted: 2 and 3"),
@@ -400,7 +400,7 @@ async fn made_to_harm() {
                     "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
                 ),
             ),
-            "fuel",
+            "steps",
         ),
     ];
     for (at, (file, expected)) in cases.iter().enumerate() {

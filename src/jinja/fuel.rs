@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::error::{Error, Result};
 
 /// Steps that one rendering may take: far above any real conversation.
-const STEPS: u64 = 20_000_000;
+const STEPS: u64 = 5_000_000;
 
 /// Bytes of text that are written in one step.
 const BYTES_A_STEP: usize = 16;

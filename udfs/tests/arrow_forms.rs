@@ -159,7 +159,7 @@ async fn conversations_in_every_form() {
     let expected = seen(&base).await;
     let reasons: Vec<_> = expected.iter().map(|reason| reason.as_deref()).collect();
     assert_eq!(reasons[0], Some("[system: ECHO, user: one] | 'a' | 'b'"));
-    assert_eq!(reasons[1], None);
+    assert_eq!(reasons[1], Some("prompt is NULL"));
     assert_eq!(reasons[3], Some("[user: ECHO Größe 😀] | 'a' | 'b'"));
     assert_eq!(reasons[4], Some("a message of the conversation is NULL"));
     assert_eq!(reasons[5], Some("a message has a NULL 'role'"));
@@ -219,12 +219,13 @@ async fn nothing_but_nulls() {
         list_type(["role", "content"], &DataType::Utf8, true),
         dictionary(DataType::Int32, DataType::Utf8),
     ];
+    let reason = || Some("prompt is NULL".to_owned());
     for data_type in null_types {
         assert_eq!(
             seen(&new_null_array(&data_type, 3)).await,
-            [None, None, None]
+            [reason(), reason(), reason()]
         );
     }
     let untyped: ArrayRef = Arc::new(NullArray::new(2));
-    assert_eq!(seen(&untyped).await, [None, None]);
+    assert_eq!(seen(&untyped).await, [reason(), reason()]);
 }

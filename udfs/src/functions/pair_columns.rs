@@ -56,7 +56,7 @@ impl PairColumns {
         Arc::new(reasons.collect::<StringArray>())
     }
 
-    /// Structs of columns, NULL where an argument was.
+    /// Structs of columns, NULL where the guard is not true.
     pub fn structs(&self, fields: Fields, columns: Vec<ArrayRef>) -> Result<ArrayRef> {
         let structs = StructArray::try_new(fields, columns, Some(self.valid.clone()))?;
         Ok(Arc::new(structs))
