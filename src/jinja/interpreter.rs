@@ -19,6 +19,9 @@ use super::{checks, filters, methods, operators};
 /// How deep macros and recursive loops may call one another.
 const MOST_CALLS: usize = 200;
 
+/// Steps that a new list, tuple or dictionary takes besides its items, for the memory that it keeps.
+const OF_LIST: usize = 8;
+
 /// Renders statements with the variables of a context.
 ///
 /// # Errors
@@ -399,9 +402,16 @@ impl Interpreter {
             ExprKind::Const(Const::Float(value)) => Value::Float(*value),
             ExprKind::Const(Const::Str(text)) => Value::str(text),
             ExprKind::Name(name) => self.variable(name, scope),
-            ExprKind::List(items) => Value::list(self.values(items, scope)?),
-            ExprKind::Tuple(items) => Value::tuple(self.values(items, scope)?),
+            ExprKind::List(items) => {
+                self.fuel.spend(OF_LIST)?;
+                Value::list(self.values(items, scope)?)
+            }
+            ExprKind::Tuple(items) => {
+                self.fuel.spend(OF_LIST)?;
+                Value::tuple(self.values(items, scope)?)
+            }
             ExprKind::Dict(entries) => {
+                self.fuel.spend(OF_LIST)?;
                 let mut dict = Dict::default();
                 for (key, value) in entries {
                     let (key, value) = (self.value(key, scope)?, self.value(value, scope)?);
