@@ -229,6 +229,7 @@ async fn settings_travel() {
     let sets = [
         ("model", "/models/a.gguf"),
         ("chat_template", "{{ messages }}"),
+        ("chat_template_kwargs", r#"{"enable_thinking": false}"#),
         ("device", "cuda:1"),
         ("dtype", "bf16"),
         ("max_length", "512"),
