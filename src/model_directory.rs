@@ -23,7 +23,7 @@ pub const TOKENIZER: &str = "tokenizer.json";
 pub const WEIGHTS: &str = "model.safetensors";
 pub const INDEX: &str = "model.safetensors.index.json";
 /// The description of an adapter, whose weights lie beside it.
-const ADAPTER: &str = "adapter_config.json";
+pub const ADAPTER: &str = "adapter_config.json";
 
 /// Far above any real description of a model, and a bound on what one that is none can ask for.
 pub const MAX_JSON_BYTES: u64 = 16 << 20;

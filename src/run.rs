@@ -561,9 +561,12 @@ fn response_model_scores(
 
 fn response_scores(row: &Encoded, model: Option<ModelScores>) -> RowResult<ResponseScores> {
     let model = model.unwrap_or_default();
+    let is_scored = row.no_score.is_none();
+    let sequence = row.sequences.first().filter(|_| is_scored);
     Ok(ResponseScores {
         log_prob: model.log_probs.map(|[log_prob, _]| log_prob),
         embedding: model.embedding.map(Arc::unwrap_or_clone),
+        tokens: sequence.map(response_tokens),
         no_score: row.no_score.clone(),
     })
 }
@@ -578,8 +581,12 @@ fn response_embedding(sequence: &Sequence, embedding: &Embedding) -> RowResult<R
     Ok(ResponseEmbedding {
         sum,
         last: embedding.last.clone(),
-        tokens: i32::try_from(sequence.response().len()).unwrap_or(i32::MAX),
+        tokens: response_tokens(sequence),
     })
+}
+
+fn response_tokens(sequence: &Sequence) -> i32 {
+    i32::try_from(sequence.response().len()).unwrap_or(i32::MAX)
 }
 
 fn all_finite(numbers: impl IntoIterator<Item = f64>) -> RowResult<()> {

@@ -30,7 +30,9 @@ fn level(metadata: &Metadata) -> u8 {
 impl<S: Subscriber> Layer<S> for ToLogging {
     fn enabled(&self, metadata: &Metadata, _context: Context<S>) -> bool {
         metadata.is_event()
-            && metadata.target().starts_with("datafusion_ches")
+            && ["datafusion_ches", "ches_udfs"]
+                .iter()
+                .any(|of| metadata.target().starts_with(of))
             && *metadata.level() <= Level::INFO
     }
 

@@ -52,6 +52,9 @@ const FLUSH: Duration = Duration::from_secs(200);
 /// How long statements that were stopped may take to let go.
 const LETTING_GO: Duration = Duration::from_secs(5);
 
+/// What is told on stderr unless `RUST_LOG` asks for something else.
+const WARNINGS: &str = "datafusion_ches=warn,ches_udfs=warn";
+
 /// Plans may be deep.
 const STACK_BYTES: usize = 16 << 20;
 
@@ -252,28 +255,19 @@ fn summarise(args: &Args, watch: &Watch, began: Instant) {
     if scores == Scores::default() {
         return;
     }
-    let Scores {
-        scored,
-        failed,
-        truncated,
-        skipped,
-        cache_hits,
-        memo_hits,
-        tokens,
-    } = scores;
+    let tokens = scores.tokens;
     let took = began.elapsed().as_secs_f64();
     let per_second = tokens as f64 / took.max(0.001);
-    eprintln!(
-        "{scored} rows scored: {failed} failed, {truncated} truncated; {skipped} skipped; \
-         {cache_hits} cache hits, {memo_hits} memo hits; {tokens} tokens in {took:.1} s ({per_second:.0}/s)"
-    );
+    eprintln!("{scores}; {tokens} tokens in {took:.1} s ({per_second:.0}/s)");
 }
 
 /// What is told on stderr: warnings, or what `RUST_LOG` asks for.
 fn start_logging() {
-    let filter = EnvFilter::builder()
-        .with_default_directive("datafusion_ches=warn".parse().expect("a directive"))
-        .from_env_lossy();
+    let asked = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    let filter = EnvFilter::builder().parse_lossy(match asked.as_str() {
+        "" => WARNINGS,
+        asked => asked,
+    });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr)

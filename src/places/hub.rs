@@ -10,7 +10,9 @@ use hf_hub::api::Progress;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiRepo};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 
-use crate::model_directory::{CONFIG, INDEX, MAX_JSON_BYTES, TOKENIZER, WEIGHTS, shard_names};
+use crate::model_directory::{
+    ADAPTER, CONFIG, INDEX, MAX_JSON_BYTES, TOKENIZER, WEIGHTS, shard_names,
+};
 use crate::tokenizer_files::{SPECIAL_TOKENS_MAP, TEMPLATE, TOKENIZER_CONFIG};
 
 /// How often a file is asked for.
@@ -128,6 +130,8 @@ fn fetch_revision(id: &str, revision: &str, beat: &dyn Fn()) -> Result<PathBuf, 
         TOKENIZER_CONFIG,
         SPECIAL_TOKENS_MAP,
         TEMPLATE,
+        // Refused by whoever opens the directory.
+        ADAPTER,
     ] {
         if has(name) {
             commit.get(name)?;

@@ -12,7 +12,10 @@ use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use super::cache::{self, Entry, Vacancy};
-use crate::model_directory::{CONFIG, INDEX, MAX_JSON_BYTES, TOKENIZER, WEIGHTS, shard_names};
+use crate::gguf;
+use crate::model_directory::{
+    ADAPTER, CONFIG, INDEX, MAX_JSON_BYTES, TOKENIZER, WEIGHTS, shard_names,
+};
 use crate::stores;
 use crate::tokenizer_files::{SPECIAL_TOKENS_MAP, TEMPLATE, TOKENIZER_CONFIG};
 
@@ -26,7 +29,8 @@ const ATTEMPTS: u32 = 4;
 /// How long nothing may come.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Brings the model at a URL to the cache: a directory, or one file if it ends in `.gguf`.
+/// Brings the model at a URL to the cache: a directory, or a file if it ends in `.gguf`, with its
+/// other shards if its name says that it has some.
 ///
 /// # Errors
 /// When the URL or the account is wrong, a file is missing, or the store keeps failing.
@@ -43,11 +47,16 @@ pub fn fetch(place: &str) -> Result<PathBuf, String> {
 async fn fetch_from(store: &dyn ObjectStore, base: &Path, place: &str) -> Result<PathBuf, String> {
     let is_file = base.as_ref().to_ascii_lowercase().ends_with(".gguf");
     let files = if is_file {
-        vec![required(store, base).await?]
+        gguf_files(store, base).await?
     } else {
         directory(store, base).await?
     };
-    let (name, version) = name_and_version(base, place, &files)?;
+    let first = match files.first() {
+        Some(first) if is_file => &first.location,
+        _ => base,
+    };
+    let place = place_of(place, base, first);
+    let (name, version) = name_and_version(first, &place, &files)?;
     let entry = cache::entry(&format!("{name}-{version}"))?;
     let folder = match entry {
         Entry::Filled(folder) => folder,
@@ -58,12 +67,35 @@ async fn fetch_from(store: &dyn ObjectStore, base: &Path, place: &str) -> Result
             vacancy.fill()?
         }
     };
-    Ok(
-        match files.first().and_then(|file| file.location.filename()) {
-            Some(file) if is_file => folder.join(file),
-            _ => folder,
+    Ok(match base.filename() {
+        Some(file) if is_file => folder.join(file),
+        _ => folder,
+    })
+}
+
+/// The place of a file beside another one, so that each shard of a model names the same place.
+fn place_of(place: &str, file: &Path, beside: &Path) -> String {
+    match (file.filename(), beside.filename()) {
+        (Some(from), Some(to)) if from != to => match place.rsplit_once(from) {
+            Some((before, after)) => format!("{before}{to}{after}"),
+            None => place.to_owned(),
         },
-    )
+        _ => place.to_owned(),
+    }
+}
+
+/// A GGUF file, and all shards if it is one of several.
+async fn gguf_files(store: &dyn ObjectStore, file: &Path) -> Result<Vec<ObjectMeta>, String> {
+    let Some(names) = file.filename().and_then(gguf::shard_names) else {
+        return Ok(vec![required(store, file).await?]);
+    };
+    let parts: Vec<_> = file.parts().collect();
+    let folder: Path = parts[..parts.len() - 1].iter().cloned().collect();
+    let mut files = Vec::with_capacity(names.len());
+    for name in names {
+        files.push(required(store, &folder.clone().join(name)).await?);
+    }
+    Ok(files)
 }
 
 /// The files of a model directory that are there.
@@ -73,7 +105,8 @@ async fn directory(store: &dyn ObjectStore, base: &Path) -> Result<Vec<ObjectMet
         required(store, &place(CONFIG)).await?,
         required(store, &place(TOKENIZER)).await?,
     ];
-    for name in [TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, TEMPLATE] {
+    // An adapter is refused by whoever opens the directory.
+    for name in [TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, TEMPLATE, ADAPTER] {
         files.extend(optional(store, &place(name)).await?);
     }
     if let Some(weights) = optional(store, &place(WEIGHTS)).await? {

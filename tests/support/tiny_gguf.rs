@@ -130,6 +130,11 @@ impl Value {
     }
 }
 
+/// A number of two bytes.
+pub fn short(value: u16) -> Value {
+    Value::Bytes(2, value.to_le_bytes().into())
+}
+
 /// A llama of one block, width 8 and two heads, with a vocabulary of letters.
 pub fn tiny_llama() -> GgufFile {
     let mut tokens: Vec<String> = ["<|end|>", "Ġ", "Ċ", "ab"].map(String::from).into();
@@ -192,4 +197,26 @@ pub fn tiny_llama() -> GgufFile {
         metadata: metadata.map(|(key, value)| (key.to_owned(), value)).into(),
         tensors,
     }
+}
+
+/// The tiny llama in three files, as `gguf-split` makes them.
+pub fn split_tiny_llama() -> [GgufFile; 3] {
+    let whole = tiny_llama();
+    let total = whole.tensors.len() as u32;
+    [(0, 0..4), (1, 4..5), (2, 5..whole.tensors.len())].map(|(number, tensors)| {
+        let mut shard = whole.clone();
+        shard.tensors = whole.tensors[tensors].to_vec();
+        if number > 0 {
+            shard.metadata.clear();
+        }
+        shard
+            .set("split.no", Some(short(number)))
+            .set("split.count", Some(short(3)))
+            .set("split.tensors.count", Some(Value::U32(total)))
+    })
+}
+
+/// What the shards are called, from 1 on.
+pub fn shard_name(number: usize) -> String {
+    format!("tiny-{number:05}-of-00003.gguf")
 }

@@ -12,6 +12,7 @@ mod columns;
 mod functions;
 mod implicit_prompt;
 mod legible;
+mod likely_mistakes;
 mod optimizer;
 mod pair_reader;
 mod pieces;

@@ -1,4 +1,5 @@
-//! What a running query lends to its scoring calls: counters for `EXPLAIN ANALYZE`, and its memory.
+//! What a running query lends to its scoring calls: counters for `EXPLAIN ANALYZE`, its memory, and a
+//! tally of likely mistakes.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,6 +8,8 @@ use datafusion::common::config::{ConfigEntry, ConfigExtension, ExtensionOptions}
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::physical_plan::metrics::{Count, Time};
+
+use crate::likely_mistakes::Tally;
 
 /// Counters of one partition of a plan. Clones count together.
 #[derive(Debug, Clone, Default)]
@@ -72,7 +75,8 @@ impl QueryMemory {
     }
 }
 
-/// The counters, and the memory that what is computed for the query is accounted to.
+/// The counters, the memory that what is computed for the query is accounted to, and the tally of what
+/// looks like a mistake.
 ///
 /// It reaches a call as an extension of its `ConfigOptions`, since DataFusion gives a function
 /// nothing else; it is no setting and never in a session's own options.
@@ -80,6 +84,7 @@ impl QueryMemory {
 pub(crate) struct QueryResources {
     pub metrics: ScoreMetrics,
     pub memory: Option<Arc<QueryMemory>>,
+    pub tally: Option<Arc<Tally>>,
 }
 
 impl ConfigExtension for QueryResources {

@@ -43,6 +43,7 @@ use tokio::sync::OnceCell;
 
 use crate::array_bytes::bytes_of_batch;
 use crate::functions::is_scoring_function;
+use crate::likely_mistakes::{Tally, Told};
 use crate::query_resources::{QueryMemory, QueryResources, ScoreMetrics};
 
 /// Rows of the first call of a partition. Each further call takes twice as many.
@@ -63,12 +64,19 @@ pub struct ScoreExec {
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
-    /// Of the streams that run.
+    /// Of the streams that run, as is the tally.
     memory: Arc<Mutex<Weak<QueryMemory>>>,
+    tally: Arc<Mutex<Weak<Tally>>>,
+    /// Of the whole plan.
+    told: Told,
 }
 
 impl ScoreExec {
-    fn try_new(calls: Vec<Arc<AsyncFuncExpr>>, input: Arc<dyn ExecutionPlan>) -> Result<Self> {
+    fn try_new(
+        calls: Vec<Arc<AsyncFuncExpr>>,
+        input: Arc<dyn ExecutionPlan>,
+        told: Told,
+    ) -> Result<Self> {
         let input_schema = input.schema();
         let added = calls.iter().map(|call| call.return_field(&input_schema));
         let kept = input_schema.fields().iter().cloned().map(Ok);
@@ -100,6 +108,8 @@ impl ScoreExec {
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
             memory: Arc::default(),
+            tally: Arc::default(),
+            told,
         })
     }
 
@@ -114,6 +124,16 @@ impl ScoreExec {
         let of_query = Arc::new(QueryMemory::new(Arc::clone(pool)));
         *memory = Arc::downgrade(&of_query);
         of_query
+    }
+
+    /// What the streams of this node count together.
+    fn tally(&self) -> Arc<Tally> {
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        tally.upgrade().unwrap_or_else(|| {
+            let begun = Arc::new(Tally::new(self.told.clone()));
+            *tally = Arc::downgrade(&begun);
+            begun
+        })
     }
 
     /// Counters of one partition, which `EXPLAIN ANALYZE` shows.
@@ -206,9 +226,12 @@ impl ExecutionPlan for ScoreExec {
                 input,
                 metrics: ExecutionPlanMetricsSet::new(),
                 memory: Arc::default(),
+                tally: Arc::default(),
                 ..Self::clone(&self)
             },
-            ChildrenPropertiesMode::Recompute => Self::try_new(self.calls.clone(), input)?,
+            ChildrenPropertiesMode::Recompute => {
+                Self::try_new(self.calls.clone(), input, self.told.clone())?
+            }
         }))
     }
 
@@ -231,6 +254,7 @@ impl ExecutionPlan for ScoreExec {
         options.extensions.insert(QueryResources {
             metrics: self.score_metrics(partition),
             memory: Some(self.memory(context.memory_pool())),
+            tally: Some(self.tally()),
         });
         let scoring = Scoring {
             calls: self.calls.iter().map(Call::new).collect(),
@@ -466,6 +490,7 @@ impl PhysicalOptimizerRule for UseScoreExec {
         plan: Arc<dyn ExecutionPlan>,
         _config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        let told = Told::default();
         let replaced = plan.transform_up(|plan| {
             let Some(stock) = plan.downcast_ref::<AsyncFuncExec>() else {
                 return Ok(Transformed::no(plan));
@@ -482,7 +507,7 @@ impl PhysicalOptimizerRule for UseScoreExec {
             if !all_ours {
                 return Ok(Transformed::no(plan));
             }
-            let ours = ScoreExec::try_new(calls, Arc::clone(stock.input()))?;
+            let ours = ScoreExec::try_new(calls, Arc::clone(stock.input()), told.clone())?;
             Ok(Transformed::yes(Arc::new(ours) as Arc<dyn ExecutionPlan>))
         })?;
         Ok(replaced.data)

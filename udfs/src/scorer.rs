@@ -195,6 +195,8 @@ pub struct ResponseScores {
     pub log_prob: Option<f64>,
     /// The hidden embeddings.
     pub embedding: Option<ResponseEmbedding>,
+    /// Tokens of the response that were scored, without the end token; none of a row without scores.
+    pub tokens: Option<i32>,
     /// Why this row has no scores by definition.
     pub no_score: Option<String>,
 }

@@ -26,6 +26,7 @@ use datafusion::logical_expr::{
 use futures::future::{Either, select};
 
 use super::request::{Outcome, Request};
+use crate::likely_mistakes::Mistakes;
 use crate::scorer::{Argument, Job, Needs, RowError, Scorer, ScorerError};
 use crate::text::Text;
 
@@ -60,6 +61,9 @@ pub(super) trait Kind: Debug + Send + Sync + 'static {
 
     /// Reads a row, of which none is NULL.
     fn item(texts: Vec<Text>) -> Result<Self::Item, RowError>;
+
+    /// What looks like a mistake in a row.
+    fn mistakes(item: &Self::Item) -> Mistakes;
 
     async fn score(
         scorer: &dyn Scorer,
@@ -139,6 +143,9 @@ impl<K> Hash for Call<K> {
 async fn score<K: Kind>(scorer: &dyn Scorer, args: &ScalarFunctionArgs) -> Result<ArrayRef> {
     let mut request = Request::read(args, K::arguments, K::item)?;
     let items = std::mem::take(&mut request.items);
+    if let Some(tally) = &request.tally {
+        tally.add(items.iter().map(K::mistakes));
+    }
     let scored = if items.is_empty() {
         Ok(Vec::new())
     } else {

@@ -167,6 +167,16 @@ pub(crate) fn reads_field(function: &ScalarFunction) -> bool {
     [pick::NAME, "get_field"].contains(&function.func.name()) && function.args.len() == 2
 }
 
+/// Whether a field of a struct that a hidden function returns as its field `whole` is also one of the
+/// function's own.
+pub(crate) fn is_own_field(function: &str, whole: &str, field: &str) -> bool {
+    match function {
+        Pair::NAME => pair_call::is_own_field(whole, field),
+        Response::NAME => response_call::is_own_field(whole, field),
+        _ => false,
+    }
+}
+
 /// What a value is that was only given a provenance.
 pub(crate) fn without_provenance(function: &ScalarFunction) -> Option<&Expr> {
     let is_provenance = function.func.name() == provenance::NAME;

@@ -11,6 +11,7 @@ use super::pair_columns::PairColumns;
 use super::request::Outcome;
 use super::{displacement, displacement_simulated, preference_scores, preference_tokens};
 use crate::implicit_prompt;
+use crate::likely_mistakes::Mistakes;
 use crate::scorer::{
     Argument, Job, Needs, PairScores, PreferencePair, RowError, Scorer, ScorerError,
 };
@@ -43,7 +44,8 @@ impl Kind for Pair {
         scores.iter().chain(&structs).cloned().collect()
     }
 
-    /// `error` tells of all that the call needs.
+    /// `error` tells of all that the call needs, unless the statement runs no model
+    /// ([`HoistScores`](crate::optimizer::HoistScores)).
     fn field_needs(field: &str) -> Option<Needs> {
         match field {
             "prompt_tokens" | "chosen_tokens" | "rejected_tokens" | "truncated" => {
@@ -76,6 +78,10 @@ impl Kind for Pair {
                 Err(texts) => Err(RowError::of_row(format!("{} texts", texts.len()))),
             },
         }
+    }
+
+    fn mistakes(item: &PreferencePair) -> Mistakes {
+        Mistakes::of_pair(item)
     }
 
     async fn score(

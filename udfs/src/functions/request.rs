@@ -3,6 +3,8 @@
 //! The first argument is a literal that names what is needed ([`Needs`](crate::scorer::Needs)), the
 //! second the guard, the others are text columns.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::FieldRef;
 use datafusion::common::{exec_err, internal_err};
@@ -11,6 +13,7 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
 use super::call::stated_needs;
 use crate::columns::TextColumn;
+use crate::likely_mistakes::Tally;
 use crate::query_resources::QueryResources;
 use crate::scorer::{Argument, Job, RowError, ScorerError};
 use crate::settings::{ChesSettings, OnError};
@@ -24,6 +27,8 @@ pub(super) type Outcome<S> = Option<Result<S, RowError>>;
 pub(super) struct Request<T> {
     pub job: Job,
     pub items: Vec<T>,
+    /// What looks like a mistake in the items is counted here.
+    pub tally: Option<Arc<Tally>>,
     rows: Vec<Row>,
     arguments: &'static [Argument],
     /// The column of each argument; none of a constant.
@@ -65,8 +70,11 @@ impl<T> Request<T> {
         let Some(arguments) = arguments(texts.len()) else {
             return internal_err!("a scoring call with {} texts", texts.len());
         };
+        let resources = args.config_options.extensions.get::<QueryResources>();
+        let resources = resources.cloned().unwrap_or_default();
         let mut request = Self {
-            job: job(args)?,
+            tally: resources.tally.clone(),
+            job: job(args, resources)?,
             items: Vec::new(),
             rows: Vec::new(),
             arguments,
@@ -238,7 +246,7 @@ fn texts_of_row(
     texts.iter().zip(arguments).map(text).collect()
 }
 
-fn job(args: &ScalarFunctionArgs) -> Result<Job> {
+fn job(args: &ScalarFunctionArgs, resources: QueryResources) -> Result<Job> {
     let needs = match &args.args[0] {
         ColumnarValue::Scalar(value) => stated_needs(value),
         ColumnarValue::Array(_) => None,
@@ -249,9 +257,6 @@ fn job(args: &ScalarFunctionArgs) -> Result<Job> {
             args.args[0]
         );
     };
-    let extensions = &args.config_options.extensions;
-    let resources = extensions.get::<QueryResources>().cloned();
-    let resources = resources.unwrap_or_default();
     Ok(Job {
         settings: ChesSettings::of(&args.config_options),
         needs,

@@ -14,6 +14,7 @@ use datafusion::error::Result;
 use super::call::{Kind, nullable};
 use super::pair_call::response;
 use super::request::Outcome;
+use crate::likely_mistakes::Mistakes;
 use crate::scorer::{
     Argument, Job, Needs, PromptedResponse, ResponseEmbedding, ResponseScores, RowError, Scorer,
     ScorerError,
@@ -22,6 +23,9 @@ use crate::text::Text;
 
 /// The field that `response_embedding` returns.
 pub(super) const EMBEDDING: &str = "embedding";
+
+/// The field of an embedding that the call has itself, since no model is needed for it.
+const TOKENS: &str = "tokens";
 
 /// Scores and embeddings of one response.
 #[derive(Debug)]
@@ -42,6 +46,7 @@ impl Kind for Response {
         nullable([
             ("log_prob", DataType::Float64),
             (EMBEDDING, embedding),
+            (TOKENS, DataType::Int32),
             ("error", DataType::Utf8),
         ])
     }
@@ -50,6 +55,7 @@ impl Kind for Response {
         match field {
             "log_prob" => Some(Needs::LOG_PROBS),
             EMBEDDING => Some(Needs::EMBEDDINGS),
+            TOKENS => Some(Needs::empty()),
             _ => None,
         }
     }
@@ -60,6 +66,10 @@ impl Kind for Response {
         let response =
             response(&prompt, answer).map_err(|reason| RowError::of(Argument::Response, reason))?;
         Ok(PromptedResponse { prompt, response })
+    }
+
+    fn mistakes(item: &PromptedResponse) -> Mistakes {
+        Mistakes::of_response(item)
     }
 
     async fn score(
@@ -77,6 +87,7 @@ impl Kind for Response {
     fn to_array(rows: Vec<Outcome<ResponseScores>>) -> Result<ArrayRef> {
         let valid: NullBuffer = rows.iter().map(Option::is_some).collect();
         let log_prob = |row: &Outcome<ResponseScores>| row.as_ref()?.as_ref().ok()?.log_prob;
+        let tokens = |row: &Outcome<ResponseScores>| row.as_ref()?.as_ref().ok()?.tokens;
         let error = |row: &Outcome<ResponseScores>| match row.as_ref()? {
             Ok(scores) => scores.no_score.clone(),
             Err(error) => Some(error.reason.clone()),
@@ -87,6 +98,7 @@ impl Kind for Response {
         let columns: Vec<ArrayRef> = vec![
             Arc::new(rows.iter().map(log_prob).collect::<Float64Array>()),
             embedding_array(embeddings)?,
+            Arc::new(rows.iter().map(tokens).collect::<Int32Array>()),
             Arc::new(rows.iter().map(error).collect::<StringArray>()),
         ];
         Ok(Arc::new(StructArray::try_new(
@@ -97,13 +109,18 @@ impl Kind for Response {
     }
 }
 
+/// Whether a field of `response_embedding`'s struct is also one of the call's own.
+pub(super) fn is_own_field(whole: &str, field: &str) -> bool {
+    whole == EMBEDDING && field == TOKENS
+}
+
 /// The fields of `response_embedding`.
 fn embedding_fields() -> Fields {
     let vector = DataType::List(Arc::new(Field::new_list_field(DataType::Float32, true)));
     nullable([
         ("sum", vector.clone()),
         ("last", vector),
-        ("tokens", DataType::Int32),
+        (TOKENS, DataType::Int32),
     ])
 }
 

@@ -8,7 +8,9 @@ use datafusion::logical_expr::expr::{Case, ScalarFunction};
 use datafusion::logical_expr::utils::{conjunction, split_binary};
 use datafusion::logical_expr::{Expr, Operator, ScalarUDF, lit};
 
-use crate::functions::{call_needs, field_needs, is_scoring_function, reads_field};
+use crate::functions::{
+    call_needs, field_name, field_needs, is_own_field, is_scoring_function, reads_field,
+};
 use crate::scorer::Needs;
 
 /// A call of a hidden function, whatever is needed of it.
@@ -138,6 +140,31 @@ fn scoring_call(expr: &Expr) -> Option<&ScalarFunction> {
     }
 }
 
+/// The name of the hidden function that an expression is a call of.
+pub(super) fn hidden_function(expr: &Expr) -> Option<&str> {
+    scoring_call(expr).map(|call| call.func.name())
+}
+
+/// The access of a field: of a field that a call has itself, also within a struct of its, from the call.
+pub(super) fn field_of_call(mut access: ScalarFunction) -> ScalarFunction {
+    let field = field_name(&access.args[1]);
+    let Expr::ScalarFunction(whole) = &mut access.args[0] else {
+        return access;
+    };
+    if !reads_field(whole) {
+        return access;
+    }
+    let of_whole = field_name(&whole.args[1]);
+    let is_own = hidden_function(&whole.args[0])
+        .is_some_and(|function| is_own_field(function, &of_whole, &field));
+    if is_own {
+        let call = std::mem::take(&mut whole.args[0]);
+        access.func = Arc::clone(&whole.func);
+        access.args[0] = call;
+    }
+    access
+}
+
 /// The call that an expression is, if it is one.
 pub(super) fn call_of(expr: &Expr) -> Option<Call> {
     Call::of(expr, None).map(|(call, _)| call)
@@ -147,6 +174,15 @@ pub(super) fn call_of(expr: &Expr) -> Option<Call> {
 pub(super) fn has_calls(expr: &Expr) -> bool {
     expr.exists(|expr| Ok(scoring_call(expr).is_some()))
         .unwrap_or(true)
+}
+
+/// Whether an expression holds a call that takes a forward pass.
+pub(super) fn runs_model(expr: &Expr) -> bool {
+    let runs_model = |expr: &Expr| {
+        let needs = scoring_call(expr).and_then(|call| call_needs(&call.args));
+        needs.is_some_and(|needs| needs.intersects(Needs::MODEL))
+    };
+    expr.exists(|expr| Ok(runs_model(expr))).unwrap_or(true)
 }
 
 /// Whether a condition may be evaluated in a second place too.

@@ -18,8 +18,8 @@ use datafusion::logical_expr::{
 };
 
 use super::HoistScores;
-use super::calls::{Call, call_of, has_calls, has_nested_calls, replace, wanted};
-use crate::functions::{BLOCKING_SUFFIX, CARRIED_PREFIX, field_name, shown_name};
+use super::calls::{Call, call_of, field_of_call, has_calls, has_nested_calls, replace, wanted};
+use crate::functions::{BLOCKING_SUFFIX, CARRIED_PREFIX, field_name, reads_field, shown_name};
 use crate::scorer::Needs;
 
 /// Columns with what a call returned: this and a number; of a field also the field's name.
@@ -109,14 +109,15 @@ impl Lifted {
 
     /// An expression of the parent, over the columns that the plan has.
     fn read(&self, expr: Expr) -> Result<Expr> {
-        substitute(expr, |column| {
+        let expr = substitute(expr, |column| {
             let column = resolve(&self.schema, column)?;
             let pending = self.pending.iter().find(|(known, _)| *known == column);
             Some(match pending {
                 Some((_, expr)) => expr.clone(),
                 None => Expr::Column(column),
             })
-        })
+        })?;
+        fields_of_calls(expr)
     }
 
     fn read_all(&self, exprs: impl IntoIterator<Item = Expr>) -> Result<Vec<Expr>> {
@@ -174,6 +175,22 @@ fn substitute(expr: Expr, by: impl Fn(&Column) -> Option<Expr>) -> Result<Expr> 
         Ok(replacement.map_or_else(|| Transformed::no(expr), Transformed::yes))
     })?;
     Ok(replaced.data)
+}
+
+/// Reads fields of a call's structs that it has itself from the call.
+fn fields_of_calls(expr: Expr) -> Result<Expr> {
+    if !has_calls(&expr) {
+        return Ok(expr);
+    }
+    let read = expr.transform_up(|expr| {
+        Ok(match expr {
+            Expr::ScalarFunction(access) if reads_field(&access) => {
+                Transformed::yes(Expr::ScalarFunction(field_of_call(access)))
+            }
+            other => Transformed::no(other),
+        })
+    })?;
+    Ok(read.data)
 }
 
 fn renamed(held: Vec<Held>, rename: impl Fn(&Column) -> Option<Column>) -> Result<Vec<Held>> {

@@ -15,11 +15,13 @@
 //!           TableScan: pairs
 //! ```
 //!
-//! [`lift`] does this node by node, from the leaves up; [`calls`] finds calls in expressions,
-//! with the conditions under which they are evaluated.
+//! [`narrow`] first follows what is read of each call, from the root down; [`lift`] does the rest node
+//! by node, from the leaves up; [`calls`] finds calls in expressions, with the conditions under which
+//! they are evaluated.
 
 mod calls;
 mod lift;
+mod narrow;
 
 use std::sync::Arc;
 
@@ -33,10 +35,15 @@ use crate::functions;
 use crate::scorer::Scorer;
 use crate::settings::ChesSettings;
 use lift::Lifter;
+use narrow::{Errors, narrow};
 
 /// Computes every distinct scoring call once, as late as it can be.
 ///
 /// It must be the last optimizer rule: push-down of filters puts calls back into filters.
+///
+/// Of a struct of scores whose fields are read, here or in an outer query, only these are computed. A
+/// statement that needs the model for nothing but the `error` of its calls runs none: `error` then
+/// tells what is found before.
 ///
 /// Columns of scores say in their metadata where they come from ([`Scorer::provenance`]).
 ///
@@ -73,7 +80,7 @@ impl OptimizerRule for HoistScores {
         }
         let settings = ChesSettings::of(&config.options());
         let provenance = self.scorer.provenance(&settings);
-        let plan = without_provenance(plan)?;
+        let plan = narrowed(without_provenance(plan)?)?;
         let plan = Lifter::new(self, &provenance).run(plan)?;
         // Texts are not carried further up than to the call that reads them.
         let mut plan = OptimizeProjections::new().rewrite(plan, config)?.data;
@@ -82,6 +89,15 @@ impl OptimizerRule for HoistScores {
         }
         Ok(Transformed::yes(plan))
     }
+}
+
+/// The plan, whose calls ask only for what it reads of them.
+fn narrowed(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let without_model = narrow(plan.clone(), Errors::BeforeModel)?;
+    if any_expr(&without_model, calls::runs_model)? {
+        return narrow(plan, Errors::OfAll);
+    }
+    Ok(without_model)
 }
 
 /// Takes off what an earlier run of the rule has put on.

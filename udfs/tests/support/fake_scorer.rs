@@ -222,6 +222,7 @@ impl Scorer for FakeScorer {
                     .needs
                     .contains(Needs::EMBEDDINGS)
                     .then(|| embedding(&text)),
+                tokens: Some(text.len() as i32),
                 no_score: None,
             }),
         };

@@ -1,21 +1,17 @@
 //! A row's scores do not depend on what is computed beside it: neither on the other rows, nor on
 //! `ches.batch_tokens`, partitions, files, or other sessions.
 
-#[path = "support/seeded.rs"]
-mod seeded;
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::seeded::Seeded;
+use crate::support::{model, root};
 use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, UInt64Array};
 use datafusion::arrow::datatypes::{Float32Type, Float64Type, UInt64Type};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_ches::{Ches, PromptFormat, families};
-use seeded::Seeded;
 use serde_json::Value;
-use support::{model, root};
 
 /// A prompt and two responses.
 type Pair = [String; 3];

@@ -1,10 +1,9 @@
 //! A tiny model of every supported family, as a directory, against what transformers makes of it
 //! (`tests/goldens/make_families.py`).
 
-mod support;
-
 use std::path::PathBuf;
 
+use crate::support::{agree, assert_scores, field, lines, root};
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray, StructArray, UInt64Array};
 use datafusion::arrow::datatypes::Float64Type;
@@ -12,7 +11,6 @@ use datafusion::prelude::SessionContext;
 use datafusion_ches::{Ches, ModelDtype, PromptFormat, families};
 use serde_json::Value;
 use std::sync::Arc;
-use support::{agree, assert_scores, field, lines, root};
 
 fn folder(family: &str) -> PathBuf {
     root().join("tests/goldens/families").join(family)

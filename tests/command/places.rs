@@ -1,13 +1,12 @@
 //! The same model from every place gives the same scores.
 
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::support::file_server::{Fault, FileServer, UNDATED, WHOLE};
+use crate::support::{assert_scores, root};
+use crate::tiny_gguf::{shard_name, split_tiny_llama};
 use serde_json::{Value, json};
-use support::file_server::{Fault, FileServer, UNDATED, WHOLE};
-use support::{assert_scores, root};
 
 fn model() -> PathBuf {
     root().join("tests/goldens/families/llama/model")
@@ -167,6 +166,77 @@ fn s3_and_http_are_downloaded_once() {
             assert_eq!(again, usize::from(path.contains("shards")), "{place}");
         }
     }
+}
+
+#[test]
+fn shards_of_a_gguf_by_any_url() {
+    let server = FileServer::start();
+    let local = tempfile::tempdir().unwrap();
+    for (number, shard) in split_tiny_llama().iter().enumerate() {
+        let name = shard_name(number + 1);
+        std::fs::write(local.path().join(&name), shard.bytes()).unwrap();
+        for folder in ["bucket/whole", "bucket/part"] {
+            if folder.ends_with("whole") || number != 1 {
+                server.serve(
+                    &format!("/{folder}/{name}"),
+                    shard.bytes(),
+                    "ETag: \"1\"\r\n",
+                );
+            }
+        }
+    }
+    let s3 = s3(&server);
+    let run = |place: &str, cache: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ches"));
+        command.args(["-q", "--format", "csv", "--model", place]);
+        command.args(["-c", "SELECT ches('a b', ' yes', ' no')"]);
+        command.env("CHES_CACHE_DIR", cache).envs(with(&s3));
+        let output = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr))
+    };
+    let cache = tempfile::tempdir().unwrap();
+    let at = local.path().join(shard_name(2));
+    let (expected, error) = run(at.to_str().unwrap(), cache.path());
+    assert_eq!(expected.lines().count(), 2, "{error}");
+    for scheme in ["s3://bucket", &format!("{}/bucket", server.url())] {
+        let cache = tempfile::tempdir().unwrap();
+        for number in [3, 1, 2] {
+            server.requests();
+            let place = format!("{scheme}/whole/{}", shard_name(number));
+            let (scores, error) = run(&place, cache.path());
+            assert_eq!(scores, expected, "{place}: {error}");
+            let requests = server.requests();
+            let bodies = requests.iter().filter(|r| r.starts_with("GET")).count();
+            // Whichever names it, it is the same model.
+            assert_eq!(bodies, if number == 3 { 3 } else { 0 }, "{place}");
+        }
+        for number in [1, 2, 3] {
+            let place = format!("{scheme}/part/{}", shard_name(number));
+            let (_, error) = run(&place, cache.path());
+            let missing = format!("bucket/part/{}", shard_name(2));
+            let missing = missing.trim_start_matches(match scheme {
+                "s3://bucket" => "bucket/",
+                _ => "",
+            });
+            assert!(error.contains(missing), "{place}: {error}");
+        }
+    }
+}
+
+#[test]
+fn an_adapter_beside_a_model_is_refused() {
+    let server = FileServer::start();
+    server.serve_folder("/model", &model(), "ETag: \"1\"\r\n");
+    server.serve("/model/adapter_config.json", "{}", "ETag: \"1\"\r\n");
+    let cache = tempfile::tempdir().unwrap();
+    let output = score(&format!("{}/model", server.url()), cache.path(), &[]);
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        error.contains("adapter_config.json beside config.json"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,19 +1,13 @@
 //! Model directories that lack something, are damaged or made to harm: an error that says what was
 //! found, no panic and no hang.
 
-#[path = "support/one_pair.rs"]
-mod one_pair;
-#[path = "support/seeded.rs"]
-mod seeded;
-mod support;
-
 use std::path::Path;
 
+use crate::one_pair::score_one;
+use crate::seeded::Seeded;
+use crate::support::root;
 use datafusion_ches::ches_udfs::PairScores;
-use one_pair::score_one;
-use seeded::Seeded;
 use serde_json::{Value, json};
-use support::root;
 use tempfile::TempDir;
 
 /// A copy of a family's tiny model.

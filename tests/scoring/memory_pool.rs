@@ -1,13 +1,11 @@
 //! A query's memory pool: what scoring takes from it, and a sort by score that does not fit into it.
 
-#[path = "support/tiny_gguf.rs"]
-mod tiny_gguf;
-
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::tiny_gguf::tiny_llama;
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Float64Type, Int64Type};
 use datafusion::error::Result;
@@ -19,7 +17,6 @@ use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_ches::{Ches, flush_cache};
 use tempfile::TempDir;
-use tiny_gguf::tiny_llama;
 
 const LIMIT: usize = 24 << 20;
 const ROWS: usize = 12_000;

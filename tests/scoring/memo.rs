@@ -1,11 +1,9 @@
 //! The memo behind queries: how many of 20,000 rows the model runs over.
 
-#[path = "support/tiny_gguf.rs"]
-mod tiny_gguf;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::tiny_gguf::tiny_llama;
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::{Float64Type, Int64Type};
 use datafusion::arrow::util::pretty::pretty_format_batches;
@@ -14,7 +12,6 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_ches::ches_udfs::Pieces;
 use datafusion_ches::{Ches, ChesSettings, ModelScorer, Observer};
 use tempfile::TempDir;
-use tiny_gguf::tiny_llama;
 
 #[derive(Debug, Default)]
 struct Counts {

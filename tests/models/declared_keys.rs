@@ -1,19 +1,15 @@
 //! Nothing of a model directory is ignored silently: tensors and keys are read, skipped by a rule,
 //! warned of or refused, for each family.
 
-#[path = "support/one_pair.rs"]
-mod one_pair;
-mod support;
-
 use std::path::{Path, PathBuf};
 
+use crate::one_pair::score_one;
+use crate::support::root;
 use datafusion_ches::ches_udfs::PairScores;
 use datafusion_ches::families::model_types;
-use one_pair::score_one;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde_json::{Value, json};
-use support::root;
 use tempfile::TempDir;
 
 /// A copy of a family's tiny model.

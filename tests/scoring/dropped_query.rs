@@ -1,13 +1,11 @@
 //! A query that nobody waits for any more.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::{example_data, model, session_with_pairs};
 use datafusion_ches::{Ches, ModelScorer, Observer};
-use support::{example_data, model, session_with_pairs};
 
 #[derive(Debug, Default)]
 struct Counts {

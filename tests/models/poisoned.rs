@@ -1,12 +1,11 @@
 //! Poisoned data: rows that are missing, broken, huge or of nobody's format, alone and beside good
 //! ones. All of them come back, in order, with what `ches.on_error` says.
 
-mod support;
-
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::support::{agree, field, root};
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, GenericListArray, Int32Array, OffsetSizeTrait, RecordBatch,
     StringArray, StructArray,
@@ -18,7 +17,6 @@ use datafusion::datasource::MemTable;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use datafusion_ches::{Ches, OnError};
 use serde_json::Value;
-use support::{agree, field, root};
 
 /// NULL, or a role and a content that may be.
 type Message = Option<[Option<String>; 2]>;

@@ -1,11 +1,9 @@
 //! Scores against those of Hugging Face transformers (`tests/goldens/make_scores.py`).
 
-mod support;
-
+use crate::support::{assert_scores, example_data, field, golden_lines, model, session_with_pairs};
 use datafusion::arrow::array::AsArray;
 use datafusion_ches::Ches;
 use serde_json::Value;
-use support::{assert_scores, example_data, field, golden_lines, model, session_with_pairs};
 
 /// Scores every `every`-th row of a file and compares it with its golden.
 async fn compare(file: &str, goldens: &str, every: usize) {

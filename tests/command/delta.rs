@@ -1,8 +1,5 @@
 //! The command and Delta Lake tables.
 
-#[path = "support/s3_server.rs"]
-mod s3_server;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -55,7 +52,7 @@ fn scored(folder: &Path, sql: &str) -> usize {
     let output = command(folder, sql).output().unwrap();
     told(&output);
     let error = String::from_utf8_lossy(&output.stderr);
-    let line = error.lines().find(|line| line.contains(" rows scored: "));
+    let line = error.lines().find(|line| line.contains(" rows: "));
     let (rows, _) = line.unwrap().split_once(' ').unwrap();
     rows.parse().unwrap()
 }
@@ -247,10 +244,10 @@ fn errors_say_what_is_accepted() {
 /// The same in a bucket, whose store decides between two writers by a conditional request.
 #[test]
 fn a_bucket_holds_tables_too() {
-    let server = s3_server::S3Server::start();
-    let environment = s3_server::S3Server::environment(server.port());
+    let server = crate::s3_server::S3Server::start();
+    let environment = crate::s3_server::S3Server::environment(server.port());
     let folder = tempfile::tempdir().unwrap();
-    let place = format!("s3://{}/lake", s3_server::BUCKET);
+    let place = format!("s3://{}/lake", crate::s3_server::BUCKET);
     let in_bucket = |sql: &str| {
         let mut command = command(folder.path(), &sql.replace("'lake", &format!("'{place}")));
         command.envs(environment.iter().map(|(name, value)| (name, value)));

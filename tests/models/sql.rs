@@ -1,15 +1,11 @@
 //! The demo model behind SQL: every `.slt` file of `tests/slt`, in a session with the example
 //! data as `pairs`.
 
-#[path = "../udfs/tests/support/slt.rs"]
-mod slt;
-mod support;
-
+use crate::support::{example_data, model, root, session_with_pairs};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use datafusion_ches::Ches;
-use support::{example_data, model, root, session_with_pairs};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slt_files() {
@@ -17,7 +13,7 @@ async fn slt_files() {
     let ctx = session_with_pairs(&ches, &example_data()).await;
     let mut files = 0;
     for entry in std::fs::read_dir(root().join("tests/slt")).unwrap() {
-        slt::run_file(&entry.unwrap().path(), || ctx.clone()).await;
+        crate::slt::run_file(&entry.unwrap().path(), || ctx.clone()).await;
         files += 1;
     }
     assert!(files > 0);

@@ -1,17 +1,16 @@
 //! The hand-written rows of `tests/goldens/rows.json`, from column to text, token ids and
 //! scores, against what transformers makes of them (`tests/goldens/make_rows.py`).
 
-mod support;
-
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use crate::support::{assert_scores, field, golden_lines, model, root};
 use async_trait::async_trait;
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, ListArray, RecordBatch, StringArray, StructArray,
 };
 use datafusion::arrow::buffer::OffsetBuffer;
-use datafusion::arrow::datatypes::Field;
+use datafusion::arrow::datatypes::{Field, Int32Type};
 use datafusion::prelude::SessionContext;
 use datafusion_ches::ches_udfs::{
     Job, PairScores, PreferencePair, PromptedResponse, ResponseScores, RowError, Scorer,
@@ -19,7 +18,6 @@ use datafusion_ches::ches_udfs::{
 };
 use datafusion_ches::{Ches, EncodedPair, ModelScorer};
 use serde_json::{Value, json};
-use support::{assert_scores, field, golden_lines, model, root};
 
 /// A model's scorer that keeps what the model was shown.
 #[derive(Debug, Default)]
@@ -192,6 +190,46 @@ async fn hand_written_rows() {
                 assert_eq!(error, Value::Null, "{name}");
                 assert_scores(name, &golden["scores"], |of| field(&outcome.scores, 0, of));
             }
+        }
+    }
+}
+
+/// A prompt whose last turn is the assistant's, or the system's, as TRL's `DPOTrainer` tokenizes it
+/// (`tests/goldens/make_trl.py`): closed, and followed by the generation prompt.
+#[tokio::test(flavor = "multi_thread")]
+async fn prompts_that_end_in_any_turn() {
+    let model = root().join("tests/goldens/families/llama/model");
+    let rows = golden_lines("trl.jsonl");
+    assert!(rows.len() >= 6);
+    for row in rows {
+        let ctx = SessionContext::new();
+        let ches = Ches::new().with_model(model.to_str().unwrap());
+        ches.register(&ctx).unwrap();
+        let columns = ["prompt", "chosen", "rejected"].map(|name| (name, column(&row[name])));
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        ctx.register_batch("pairs", batch).unwrap();
+        let sql = "SELECT preference_tokens(prompt, chosen, rejected) FROM pairs";
+        let batches = ctx.sql(sql).await.unwrap().collect().await.unwrap();
+        let shown = batches[0].column(0).as_struct();
+        let ids = |name: &str| -> Vec<u64> {
+            let ids = shown.column_by_name(name).unwrap().as_list::<i32>();
+            let ids = ids.value(0);
+            let ids = ids.as_primitive::<Int32Type>().values().iter();
+            ids.map(|id| *id as u64).collect()
+        };
+        let golden = |name: &str| -> Vec<u64> {
+            let ids = row[name].as_array().unwrap().iter();
+            ids.map(|id| id.as_u64().unwrap()).collect()
+        };
+        let end = field(shown, 0, "end_token_id").as_u64().unwrap();
+        let prompt = golden("prompt_ids");
+        assert_eq!(ids("prompt_ids"), prompt, "{}", row["name"]);
+        for side in ["chosen_ids", "rejected_ids"] {
+            // A template may write more after the end token.
+            let mut expected = [prompt.clone(), golden(side)].concat();
+            let last = expected.iter().rposition(|id| *id == end).unwrap();
+            expected.truncate(last);
+            assert_eq!(ids(side), expected, "{}: {side}", row["name"]);
         }
     }
 }

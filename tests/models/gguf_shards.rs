@@ -1,28 +1,18 @@
 //! GGUF models of several files, and what else of a file must not be dropped without a word.
 
-#[path = "support/one_pair.rs"]
-mod one_pair;
-mod support;
-#[path = "support/tiny_gguf.rs"]
-mod tiny_gguf;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::one_pair::score_one;
+use crate::support::{assert_scores, field, lines, root};
+use crate::tiny_gguf::{GgufFile, Tensor, Value, shard_name, short, split_tiny_llama, tiny_llama};
 use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 use datafusion::prelude::SessionContext;
 use datafusion_ches::ches_udfs::PairScores;
 use datafusion_ches::{Ches, PromptFormat};
-use one_pair::score_one;
 use serde_json::Value as Json;
-use support::{assert_scores, field, lines, root};
-use tiny_gguf::{GgufFile, Tensor, Value, tiny_llama};
 
 const TEXTS: [&str; 3] = ["a b", " yes", " no"];
-
-fn short(value: u16) -> Value {
-    Value::Bytes(2, value.to_le_bytes().into())
-}
 
 fn tensor(name: &str, dimensions: &[u64]) -> Tensor {
     let count = dimensions.iter().product::<u64>();
@@ -33,27 +23,6 @@ fn tensor(name: &str, dimensions: &[u64]) -> Tensor {
         dtype: 0,
         offset: None,
     }
-}
-
-/// The tiny llama in three files, as `gguf-split` makes them.
-fn split() -> [GgufFile; 3] {
-    let whole = tiny_llama();
-    let total = whole.tensors.len() as u32;
-    [(0, 0..4), (1, 4..5), (2, 5..whole.tensors.len())].map(|(number, tensors)| {
-        let mut shard = whole.clone();
-        shard.tensors = whole.tensors[tensors].to_vec();
-        if number > 0 {
-            shard.metadata.clear();
-        }
-        shard
-            .set("split.no", Some(short(number)))
-            .set("split.count", Some(short(3)))
-            .set("split.tensors.count", Some(Value::U32(total)))
-    })
-}
-
-fn shard_name(number: usize) -> String {
-    format!("tiny-{number:05}-of-00003.gguf")
 }
 
 fn write(folder: &Path, shards: &[GgufFile]) -> Vec<PathBuf> {
@@ -79,7 +48,7 @@ async fn any_shard_names_the_whole_model() {
     let whole = folder.path().join("whole.gguf");
     std::fs::write(&whole, tiny_llama().bytes()).unwrap();
     let expected = scored(&whole).await;
-    for path in write(folder.path(), &split()) {
+    for path in write(folder.path(), &split_tiny_llama()) {
         assert_eq!(scored(&path).await, expected, "{}", path.display());
     }
 }
@@ -88,7 +57,7 @@ async fn any_shard_names_the_whole_model() {
 async fn a_missing_shard_is_named() {
     for missing in 1..=3 {
         let folder = tempfile::tempdir().unwrap();
-        let paths = write(folder.path(), &split());
+        let paths = write(folder.path(), &split_tiny_llama());
         std::fs::remove_file(folder.path().join(shard_name(missing))).unwrap();
         for path in paths.iter().filter(|path| path.exists()) {
             let error = refused(path).await;
@@ -136,14 +105,14 @@ async fn shards_that_do_not_belong_together_are_refused() {
     ];
     for (change, expected) in cases {
         let folder = tempfile::tempdir().unwrap();
-        let mut shards = split();
+        let mut shards = split_tiny_llama();
         change(&mut shards);
         let error = refused(&write(folder.path(), &shards)[0]).await;
         assert!(error.contains(expected), "{error}\nexpected: {expected}");
     }
     let folder = tempfile::tempdir().unwrap();
     let renamed = folder.path().join("renamed.gguf");
-    std::fs::write(&renamed, split()[0].bytes()).unwrap();
+    std::fs::write(&renamed, split_tiny_llama()[0].bytes()).unwrap();
     let error = refused(&renamed).await;
     assert!(error.contains("-00001-of-00003.gguf"), "{error}");
 }

@@ -1,18 +1,15 @@
 //! Scores that outlive the process: who computes what, and what damage does.
 
-#[path = "support/tiny_gguf.rs"]
-mod tiny_gguf;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::tiny_gguf::tiny_llama;
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_ches::{Ches, ModelScorer, Observer, compact_cache, flush_cache};
 use tempfile::TempDir;
-use tiny_gguf::tiny_llama;
 
 const C: &str = "ches(prompt, chosen, rejected)";
 
@@ -74,6 +71,8 @@ impl Fixture {
             .with_scorer(Arc::new(scorer))
             .with_model(self.folder.path().join("tiny.gguf").to_str().unwrap())
             .with_memo_bytes(0)
+            // Each row alone, so that those which are computed again are equal to the last bit.
+            .with_batch_tokens(1)
             .with_cache(&place)
             .unwrap();
         let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));

@@ -1,17 +1,15 @@
 //! `displacement` and `displacement_simulated` against PyTorch's autograd
 //! (`tests/goldens/make_displacement.py`).
 
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::support::{example_data, golden_lines, lines, model, root, session_with_pairs};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StructArray};
 use datafusion::arrow::datatypes::{Float64Type, Int32Type};
 use datafusion::prelude::SessionContext;
 use datafusion_ches::{Ches, ModelDtype, PromptFormat, families};
 use serde_json::Value;
-use support::{example_data, golden_lines, lines, model, root, session_with_pairs};
 
 /// What was found of one pair.
 struct Found {

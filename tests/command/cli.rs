@@ -1,11 +1,9 @@
 //! The command, as a process.
 
-mod support;
-
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-use support::{model, root};
+use crate::support::{model, root};
 
 fn ches(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ches"));

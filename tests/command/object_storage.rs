@@ -1,18 +1,11 @@
 //! The command against an S3 server: what it reads, what it writes, and what another tool reads of that;
 //! and the same where the network fails.
 
-#[path = "support/faulty_proxy.rs"]
-mod faulty_proxy;
-#[path = "support/s3_server.rs"]
-mod s3_server;
-#[path = "support/seeded.rs"]
-mod seeded;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use faulty_proxy::FaultyProxy;
-use s3_server::{S3Server, python};
+use crate::faulty_proxy::FaultyProxy;
+use crate::s3_server::{S3Server, python};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -148,7 +141,7 @@ fn a_partitioned_set_is_filtered_and_written_back() {
         "COPY (SELECT * FROM 's3://bucket/out/' WHERE {FILTER}) TO 's3://bucket/one.parquet'"
     );
     let cache = ["--set", "ches.cache=s3://bucket/scores"];
-    for hits in ["0 cache hits", "480 cache hits"] {
+    for hits in [" 0 from the cache", " 480 from the cache"] {
         let score = format!(
             "CREATE EXTERNAL TABLE p STORED AS PARQUET LOCATION 's3://bucket/pairs/'; \
                              SELECT count(*) FROM p WHERE {FILTER}"

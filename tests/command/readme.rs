@@ -1,14 +1,12 @@
 //! What README.md and the pages of docs show, run: every block of SQL, and of shell but for `make`
 //! and `cargo`, which CI runs, and for what needs an account or a GPU.
 
-mod support;
-
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{model, root};
+use crate::support::{model, root};
 use tempfile::TempDir;
 
 /// Every block with its language, in order.

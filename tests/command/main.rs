@@ -1,0 +1,20 @@
+//! The command, run as users run it.
+
+mod cli;
+#[cfg(feature = "delta")]
+mod delta;
+#[path = "../support/faulty_proxy.rs"]
+mod faulty_proxy;
+mod object_storage;
+mod places;
+#[cfg(all(feature = "cluster", feature = "delta"))]
+mod readme;
+#[path = "../support/s3_server.rs"]
+mod s3_server;
+#[path = "../support/seeded.rs"]
+mod seeded;
+#[path = "../support/mod.rs"]
+mod support;
+#[path = "../support/tiny_gguf.rs"]
+mod tiny_gguf;
+mod warnings;
