@@ -17,7 +17,7 @@ WHEEL_FEATURES := --features datafusion-ches/cluster,datafusion-ches/delta
 CHES := target/debug/ches
 GOLDENS := tests/goldens
 
-.PHONY: demo test build model bench validate goldens example-data lint embedder-tree msrv
+.PHONY: demo test full examples build model bench validate goldens example-data lint embedder-tree msrv
 
 demo: build
 	@model="$(MODEL)"; [ -n "$$model" ] || model=$$($(PYTHON) scripts/fetch_demo_model.py) && \
@@ -33,8 +33,20 @@ test:
 	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; \
 	python=$$($(PYTHON) scripts/test_tools.py) || exit 1; export CHES_TEST_PYTHON="$$python"; \
 	[ ! -d "$(DATA)" ] || export CHES_TEST_DATA="$(abspath $(DATA))" CHES_TEST_DATA_EVERY=$(EVERY); \
-	export CHES_TEST_MODEL="$$model"; $(CARGO) test $(FEATURES) && \
+	export CHES_TEST_MODEL="$$model"; \
+	$(CARGO) test $(FEATURES) --lib --bins --tests && $(CARGO) test $(FEATURES) --doc && \
 	$(PYTHON) scripts/test_wheel.py $(WHEEL_FEATURES)
+
+# What takes too long for every change: all rows of DATA, jobs that are killed more often, and the oldest Rust.
+full:
+	CHES_TEST_FULL=1 $(MAKE) test EVERY=1
+	$(MAKE) msrv
+
+# The examples that embed the plugin, with the demo model.
+examples:
+	$(CARGO) build $(FEATURES) --example embed --example own_catalog --example delta_lake
+	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; set -ex; \
+	for example in embed own_catalog delta_lake; do "target/debug/examples/$$example" "$$model"; done
 
 bench: build
 	$(CARGO) build $(FEATURES) --example matmul_peak --example throughput --example cluster_throughput
