@@ -62,12 +62,13 @@ validate: build
 	@model="$(MODEL)"; [ -n "$$model" ] || model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; \
 	$(PYTHON) bench/validate.py --ches $(CHES) --model "$$model" --data "$(DATA)"
 
-# Needs torch, transformers, accelerate, gguf, sentencepiece and pyarrow.
+# Needs torch, transformers, accelerate, gguf, sentencepiece, pyarrow and trl.
 goldens:
 	$(PYTHON) $(GOLDENS)/make_families.py $(GOLDENS)/families
 	$(PYTHON) $(GOLDENS)/make_gguf.py $(GOLDENS)/families $(GOLDENS)/gguf
 	$(PYTHON) $(GOLDENS)/make_displacement.py families $(GOLDENS)/families
 	$(PYTHON) $(GOLDENS)/make_templates.py $(GOLDENS)/templates.json
+	$(PYTHON) $(GOLDENS)/make_trl.py $(GOLDENS)/families/llama/model $(GOLDENS)/trl.jsonl $(GOLDENS)/trl.parquet
 	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; set -ex; \
 	$(PYTHON) $(GOLDENS)/make_rows.py "$$model" $(GOLDENS)/rows.json $(GOLDENS)/rows.golden.jsonl; \
 	$(PYTHON) $(GOLDENS)/make_scores.py "$$model" examples/data/preferences.parquet $(GOLDENS)/preferences.jsonl; \

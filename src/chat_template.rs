@@ -4,7 +4,7 @@
 //! `tokenization_utils_base.py`, `render_jinja_template` of `utils/chat_template_utils.py`, version
 //! 5.24).
 
-use ches_udfs::Turn;
+use ches_udfs::{FieldValue, Turn};
 
 use crate::jinja::{Template, Value};
 
@@ -67,12 +67,7 @@ impl ChatTemplate {
     /// # Errors
     /// What the template says of a conversation that it refuses.
     pub fn render(&self, turns: &[Turn], add_generation_prompt: bool) -> Result<String, String> {
-        let message = |turn: &Turn| {
-            let fields = [("role", &turn.role), ("content", &turn.content)];
-            fields.map(|(name, text)| (name.to_owned(), Value::str(text)))
-        };
-        let messages = turns.iter().map(|turn| message(turn).into()).collect();
-        self.render_messages(messages, add_generation_prompt)
+        self.render_messages(turns.iter().map(message).collect(), add_generation_prompt)
     }
 
     fn render_messages(
@@ -128,6 +123,33 @@ fn has_large_integer(text: &str) -> bool {
     let mut numbers =
         outside.flat_map(|part| part.split(|c: char| !(c.is_ascii_digit() || ".eE+-".contains(c))));
     numbers.any(|number| number.len() > 18 && !number.contains(['.', 'e', 'E']))
+}
+
+/// A turn's fields, in their order.
+fn message(turn: &Turn) -> Vec<(String, Value)> {
+    let own = [("role", &turn.role), ("content", &turn.content)];
+    let mut fields: Vec<_> = own
+        .map(|(name, text)| (name.to_owned(), Value::str(text)))
+        .into();
+    for field in &turn.fields {
+        let at = field.at.min(fields.len());
+        fields.insert(at, (field.name.clone(), value(&field.value)));
+    }
+    fields
+}
+
+fn value(of_field: &FieldValue) -> Value {
+    match of_field {
+        FieldValue::None => Value::None,
+        FieldValue::Bool(truth) => Value::Bool(*truth),
+        FieldValue::Int(number) => Value::Int(*number),
+        FieldValue::Float(bits) => Value::Float(f64::from_bits(*bits)),
+        FieldValue::Text(text) => Value::str(text),
+        FieldValue::List(items) => Value::list(items.iter().map(value).collect()),
+        FieldValue::Struct(fields) => {
+            Value::dict(fields.iter().map(|(name, of)| (name.clone(), value(of))))
+        }
+    }
 }
 
 fn set_all(

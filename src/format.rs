@@ -144,7 +144,9 @@ impl RenderedPrompt<'_> {
         };
         match &turns[..] {
             [] => return Ok(String::new()),
-            [only] if only.is_assistant() => return Ok(only.content.clone()),
+            [only] if only.is_assistant() && self.is_its_content(template, only) => {
+                return Ok(only.content.clone());
+            }
             [.., last] if !last.is_assistant() => {
                 return Err(FormatError::Response(format!(
                     "the response's last turn has role {}; accepted: assistant",
@@ -160,8 +162,8 @@ impl RenderedPrompt<'_> {
         let Some(after) = whole.strip_prefix(&self.text) else {
             return Err(FormatError::Response(
                 "the chat template renders prompt and response together to a text that does \
-                 not begin with the rendered prompt, so a response of several turns has no \
-                 place of its own"
+                 not begin with the rendered prompt, so a response of several turns, or with \
+                 further fields, has no place of its own"
                     .into(),
             ));
         };
@@ -173,6 +175,21 @@ impl RenderedPrompt<'_> {
             None => return Err(FormatError::Response(UNKNOWN_END.into())),
         };
         Ok(response.to_owned())
+    }
+
+    /// Whether an answer is what its content says: a template may write further fields of it too, such
+    /// as tool calls.
+    fn is_its_content(&self, template: &ChatTemplate, answer: &Turn) -> bool {
+        if answer.fields.is_empty() {
+            return true;
+        }
+        let with = |answer: Turn| {
+            let turns: Vec<Turn> = self.turns.iter().cloned().chain([answer]).collect();
+            template.render(&turns, false).ok()
+        };
+        let content = Turn::new(answer.role.as_str(), answer.content.as_str());
+        let of_content = with(content);
+        of_content.is_some() && of_content == with(answer.clone())
     }
 }
 

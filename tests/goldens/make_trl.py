@@ -1,9 +1,11 @@
-"""What TRL's DPOTrainer tokenizes of prompts that end in different turns.
+"""What TRL's DPOTrainer tokenizes of prompts that end in different turns, and of messages with further fields.
 
-usage: make_trl.py FOLDER OUT.jsonl
+usage: make_trl.py FOLDER OUT.jsonl OUT.parquet
 
-FOLDER holds a tokenizer with a chat template. Needs transformers, and trl 1.16 installed (without torch:
-its functions are taken out of its files, and the package is not imported).
+FOLDER holds a tokenizer with a chat template. What is tokenized is what is in the Parquet file, so that
+messages have the fields of their columns, in their order, and None where they have none. Needs pyarrow,
+transformers, and trl 1.16 installed (without torch: its functions are taken out of its files, and the
+package is not imported).
 """
 
 import ast
@@ -13,6 +15,8 @@ import pathlib
 import sys
 from itertools import takewhile
 
+import pyarrow
+import pyarrow.parquet
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, ProcessorMixin
 
 # Of which file, which functions.
@@ -74,20 +78,62 @@ PROMPTS = {
 }
 
 
+# Writes further fields where they are, and the names of all.
+TEMPLATE = """
+{%- for m in messages -%}
+<|im_start|>{{ m.role }}
+{% if m.role == 'user' %}{% for field in m %}[{{ field }}]{% endfor %}{{ m.name }} {{ m.weight }} {% endif -%}
+{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif -%}
+{{ m.content }}
+{%- if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}<|im_end|>
+{% endfor -%}
+{% if add_generation_prompt %}<|im_start|>assistant
+{% endif -%}"""
+
+ASKED = {"role": "user", "content": "Is it raining?", "name": "Ann", "weight": 0.1}
+CALL = {"id": -7, "function": {"name": "look", "arguments": {"where": "out", "far": 2.0, "deep": None}}}
+
+FIELDS = {
+    "fields of prompts": {
+        "prompt": [
+            ASKED | {"seen": True},
+            turn("assistant", "") | {"tool_calls": [CALL]},
+            {"role": "tool", "content": "yes", "name": "look"},
+        ],
+        "chosen": [turn("assistant", "Yes, it is.")],
+    },
+    "reasoning of a response": {
+        "prompt": [ASKED, turn("assistant", "Hm.") | {"thinking": "Look."}, ASKED | {"weight": 3.0}],
+        "chosen": [turn("assistant", "Yes, it is.") | {"reasoning": "I looked."}],
+    },
+    "a call as a response": {
+        "prompt": [ASKED],
+        "chosen": [turn("assistant", "") | {"tool_calls": [CALL]}],
+    },
+    "fields that the template leaves out": {
+        "prompt": [ASKED],
+        "chosen": [turn("assistant", " Yes, it is. ") | {"name": "Bob", "weight": 1.0}],
+    },
+}
+
+
 def main():
-    folder, out = sys.argv[1:]
+    folder, out, table = sys.argv[1:]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenize = trl_functions()["tokenize_fn"]
+    answers = {"chosen": [turn("assistant", "Yes, it is.")]}
+    rows = {name: {"prompt": prompt} | answers for name, prompt in PROMPTS.items()}
+    rejected = {"rejected": [turn("assistant", "No.")]}
+    rows = [{"name": name} | row | rejected for name, row in (rows | FIELDS).items()]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), table)
     with open(out, "w") as file:
-        for name, prompt in PROMPTS.items():
-            row = {
-                "prompt": prompt,
-                "chosen": [turn("assistant", "Yes, it is.")],
-                "rejected": [turn("assistant", "No.")],
-            }
+        for row in pyarrow.parquet.read_table(table).to_pylist():
+            golden = {"name": row["name"]}
+            if row["name"] in FIELDS:
+                tokenizer.chat_template = golden["chat_template"] = TEMPLATE
             ids = tokenize(row, tokenizer)
-            row |= {key: ids[key] for key in ("prompt_ids", "chosen_ids", "rejected_ids")}
-            file.write(json.dumps({"name": name} | row) + "\n")
+            golden |= {key: ids[key] for key in ("prompt_ids", "chosen_ids", "rejected_ids")}
+            file.write(json.dumps(golden) + "\n")
 
 
 if __name__ == "__main__":

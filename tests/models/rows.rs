@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use crate::support::{assert_scores, field, golden_lines, model, root};
+use crate::support::{assert_scores, field, golden_lines, model, root, session_with_pairs};
 use async_trait::async_trait;
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, ListArray, RecordBatch, StringArray, StructArray,
@@ -194,22 +194,25 @@ async fn hand_written_rows() {
     }
 }
 
-/// A prompt whose last turn is the assistant's, or the system's, as TRL's `DPOTrainer` tokenizes it
-/// (`tests/goldens/make_trl.py`): closed, and followed by the generation prompt.
+/// Prompts that end in any turn, and messages with further fields, as TRL's `DPOTrainer` tokenizes them
+/// (`tests/goldens/make_trl.py`).
 #[tokio::test(flavor = "multi_thread")]
-async fn prompts_that_end_in_any_turn() {
+async fn rows_are_tokenized_as_by_trl() {
     let model = root().join("tests/goldens/families/llama/model");
+    let table = root().join("tests/goldens/trl.parquet");
     let rows = golden_lines("trl.jsonl");
-    assert!(rows.len() >= 6);
+    assert!(rows.len() >= 10);
     for row in rows {
-        let ctx = SessionContext::new();
-        let ches = Ches::new().with_model(model.to_str().unwrap());
-        ches.register(&ctx).unwrap();
-        let columns = ["prompt", "chosen", "rejected"].map(|name| (name, column(&row[name])));
-        let batch = RecordBatch::try_from_iter(columns).unwrap();
-        ctx.register_batch("pairs", batch).unwrap();
-        let sql = "SELECT preference_tokens(prompt, chosen, rejected) FROM pairs";
-        let batches = ctx.sql(sql).await.unwrap().collect().await.unwrap();
+        let mut ches = Ches::new().with_model(model.to_str().unwrap());
+        if let Some(template) = row["chat_template"].as_str() {
+            ches = ches.with_chat_template(template);
+        }
+        let ctx = session_with_pairs(&ches, table.to_str().unwrap()).await;
+        let sql = format!(
+            "SELECT preference_tokens(prompt, chosen, rejected) FROM pairs WHERE name = '{}'",
+            row["name"].as_str().unwrap()
+        );
+        let batches = ctx.sql(&sql).await.unwrap().collect().await.unwrap();
         let shown = batches[0].column(0).as_struct();
         let ids = |name: &str| -> Vec<u64> {
             let ids = shown.column_by_name(name).unwrap().as_list::<i32>();

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, LargeStringArray, StructArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Fields};
+use arrow::datatypes::{DataType, FieldRef, Fields};
 use datafusion::common::{exec_datafusion_err, plan_err};
 use datafusion::error::Result;
 
+use crate::message_fields::{FieldColumn, is_shown};
 use crate::scorer::Argument;
-use crate::text::{ASSISTANT, Text, Turn, USER};
+use crate::text::{ASSISTANT, MessageField, Text, Turn, USER};
 
-/// How a message struct names its two fields.
+/// How a message struct names its role and its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MessageNames {
     /// `role`, `content`.
@@ -22,21 +23,32 @@ enum MessageNames {
 
 impl MessageNames {
     fn of(fields: &Fields) -> Option<Self> {
-        let has_strings = |names: [&str; 2]| {
-            fields.len() == 2
-                && names.iter().all(|name| {
-                    fields
-                        .find(name)
-                        .is_some_and(|(_, field)| is_string(field.data_type()))
-                })
+        let has_strings = |names: &Self| {
+            let (role, content) = names.role_and_content();
+            [role, content].iter().all(|name| {
+                let found = fields.find(name);
+                found.is_some_and(|(_, field)| is_string(field.data_type()))
+            })
         };
-        if has_strings(["role", "content"]) {
-            Some(Self::RoleContent)
-        } else if has_strings(["from", "value"]) {
-            Some(Self::FromValue)
-        } else {
-            None
-        }
+        let found = [Self::RoleContent, Self::FromValue];
+        let found = found.into_iter().find(has_strings)?;
+        found.not_shown(fields).is_none().then_some(found)
+    }
+
+    /// The first further field that a template cannot be shown.
+    fn not_shown(self, fields: &Fields) -> Option<&FieldRef> {
+        let is_shown = |field: &FieldRef| match field.name().as_str() {
+            name if self.is_own(name) => true,
+            "role" | "content" => false,
+            _ => is_shown(field.data_type()),
+        };
+        fields.iter().find(|field| !is_shown(field))
+    }
+
+    /// Whether a field is one of the two.
+    fn is_own(self, name: &str) -> bool {
+        let (role, content) = self.role_and_content();
+        name == role || name == content
     }
 
     fn role_and_content(self) -> (&'static str, &'static str) {
@@ -85,7 +97,7 @@ fn kind(data_type: &DataType) -> Option<Kind> {
 
 const ACCEPTED: &str = "a string (Utf8, LargeUtf8, Utf8View or a Dictionary of them) or a \
     conversation (List or LargeList of Struct with string fields role and content, or from and \
-    value)";
+    value, and maybe others)";
 
 /// What to say of a type that is not accepted, besides its name.
 fn why_refused(data_type: &DataType) -> String {
@@ -93,22 +105,33 @@ fn why_refused(data_type: &DataType) -> String {
         let names: Vec<_> = fields.iter().map(|field| field.name().as_str()).collect();
         names.join(", ")
     };
-    let has_names = |fields: &Fields| {
-        [["role", "content"], ["from", "value"]]
-            .iter()
-            .any(|pair| pair.iter().all(|name| fields.find(name).is_some()))
+    let named = |fields: &Fields| {
+        let has = |name: &str| fields.find(name).is_some();
+        let names = [MessageNames::RoleContent, MessageNames::FromValue];
+        names.into_iter().find(|names| {
+            let (role, content) = names.role_and_content();
+            has(role) && has(content)
+        })
     };
-    let of_message = |fields: &Fields| match () {
-        _ if MessageNames::of(fields).is_some() => {
-            ", a single message; a prompt of one message is a list of it, make_array(prompt)".into()
+    let of_message = |fields: &Fields| {
+        if MessageNames::of(fields).is_some() {
+            return ", a single message; a prompt of one message is a list of it, make_array(prompt)"
+                .into();
         }
-        _ if has_names(fields) && fields.len() > 2 => format!(
-            ", a message with the fields {}; only role and content, or from and value, are read: \
-             select these",
-            names(fields)
-        ),
-        _ if has_names(fields) => ", a message whose fields are not both strings".into(),
-        _ => format!(", with the fields {}", names(fields)),
+        let Some(names_of_two) = named(fields) else {
+            return format!(", with the fields {}", names(fields));
+        };
+        let (role, content) = names_of_two.role_and_content();
+        match names_of_two.not_shown(fields) {
+            Some(field) => format!(
+                ", a message with a field '{}' of type {} that no chat template can be shown; leave \
+                 it out, for example by arrow_cast(column, 'List(Struct(\"{role}\": Utf8, \
+                 \"{content}\": Utf8))')",
+                field.name(),
+                field.data_type()
+            ),
+            None => format!(", a message whose fields {role} and {content} are not both strings"),
+        }
     };
     match data_type {
         DataType::Binary
@@ -212,6 +235,8 @@ pub(crate) struct Messages {
     structs: StructArray,
     roles: LargeStringArray,
     contents: LargeStringArray,
+    /// Places, names and values of the further fields.
+    fields: Vec<(usize, String, FieldColumn)>,
 }
 
 impl Messages {
@@ -223,11 +248,18 @@ impl Messages {
                 .ok_or_else(|| exec_datafusion_err!("a message without field '{name}'"))?;
             strings(column)
         };
+        let mut further = Vec::new();
+        for (at, (field, values)) in structs.fields().iter().zip(structs.columns()).enumerate() {
+            if !names.is_own(field.name()) {
+                further.push((at, field.name().clone(), FieldColumn::try_new(values)?));
+            }
+        }
         Ok(Self {
             names,
             structs: structs.clone(),
             roles: column(role)?,
             contents: column(content)?,
+            fields: further,
         })
     }
 
@@ -242,10 +274,19 @@ impl Messages {
         if self.contents.is_null(at) {
             return Err(format!("a message has a NULL '{content}'"));
         }
-        Ok(Turn::new(
+        let mut turn = Turn::new(
             self.names.role(self.roles.value(at)),
             self.contents.value(at),
-        ))
+        );
+        let field = |(place, name, values): &(usize, String, FieldColumn)| {
+            Some(MessageField {
+                at: *place,
+                name: name.clone(),
+                value: values.value(at)?,
+            })
+        };
+        turn.fields = self.fields.iter().filter_map(field).collect();
+        Ok(turn)
     }
 }
 

@@ -13,6 +13,7 @@ mod functions;
 mod implicit_prompt;
 mod legible;
 mod likely_mistakes;
+mod message_fields;
 mod optimizer;
 mod pair_reader;
 mod pieces;
@@ -36,4 +37,4 @@ pub use scorer::{
     SimulatedDisplacement, TokenChange,
 };
 pub use settings::{ChesSettings, ModelDtype, OnError, PromptFormat};
-pub use text::{ASSISTANT, Text, Turn, USER};
+pub use text::{ASSISTANT, FieldValue, MessageField, Text, Turn, USER};

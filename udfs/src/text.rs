@@ -14,14 +14,54 @@ pub struct Turn {
     pub role: String,
     /// The text, untouched.
     pub content: String,
+    /// The further fields that are not NULL, in their order, as the chat template is shown them.
+    pub fields: Vec<MessageField>,
+}
+
+/// A field of a message besides role and content.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MessageField {
+    /// Its place among all fields of the message.
+    pub at: usize,
+    /// `name`, `tool_calls`, `reasoning_content`, or whatever else the chat template knows.
+    pub name: String,
+    /// What it holds.
+    pub value: FieldValue,
+}
+
+/// What a field of a message holds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum FieldValue {
+    /// A NULL within a list or a struct.
+    None,
+    /// A truth value.
+    Bool(bool),
+    /// An integer.
+    Int(i128),
+    /// The bits of a float, which unlike floats can be compared.
+    Float(u64),
+    /// A string.
+    Text(String),
+    /// A list.
+    List(Vec<FieldValue>),
+    /// A struct: names and values.
+    Struct(Vec<(String, FieldValue)>),
+}
+
+impl FieldValue {
+    /// A float.
+    pub fn float(value: f64) -> Self {
+        Self::Float(value.to_bits())
+    }
 }
 
 impl Turn {
-    /// A turn of the given role.
+    /// A turn of the given role, without further fields.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         Self {
             role: role.into(),
             content: content.into(),
+            fields: Vec::new(),
         }
     }
 

@@ -177,6 +177,13 @@ pub(crate) fn is_own_field(function: &str, whole: &str, field: &str) -> bool {
     }
 }
 
+/// Whether a field of a hidden function's struct is NULL where an argument is: neither a reason, nor a
+/// struct that holds one.
+pub(crate) fn is_null_of_nulls(field: &Expr) -> bool {
+    let name = field_name(field);
+    name != "error" && !pair_call::is_struct(&name)
+}
+
 /// What a value is that was only given a provenance.
 pub(crate) fn without_provenance(function: &ScalarFunction) -> Option<&Expr> {
     let is_provenance = function.func.name() == provenance::NAME;

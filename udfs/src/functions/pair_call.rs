@@ -129,8 +129,12 @@ pub(super) fn is_public_struct(fields: &Fields) -> bool {
 
 /// Whether a field of a public function's struct is also one of the call's own.
 pub(super) fn is_own_field(function: &str, field: &str) -> bool {
-    let is_struct = structs().iter().any(|(name, _)| *name == function);
-    is_struct && preference_scores::fields().find(field).is_some()
+    is_struct(function) && preference_scores::fields().find(field).is_some()
+}
+
+/// Whether a public function of this name returns a struct.
+pub(super) fn is_struct(function: &str) -> bool {
+    structs().iter().any(|(name, _)| *name == function)
 }
 
 /// A response column's text, without the prompt that it may repeat.

@@ -19,7 +19,9 @@ use datafusion::logical_expr::{
 
 use super::HoistScores;
 use super::calls::{Call, call_of, field_of_call, has_calls, has_nested_calls, replace, wanted};
-use crate::functions::{BLOCKING_SUFFIX, CARRIED_PREFIX, field_name, reads_field, shown_name};
+use crate::functions::{
+    BLOCKING_SUFFIX, CARRIED_PREFIX, field_name, is_null_of_nulls, reads_field, shown_name,
+};
 use crate::scorer::Needs;
 
 /// Columns with what a call returned: this and a number; of a field also the field's name.
@@ -46,9 +48,18 @@ struct Held {
     read: Vec<(Option<Expr>, Column)>,
     /// Which of [`Lifter::needs`] it is.
     number: usize,
+    /// Whether it is NULL as a whole in rows that an outer join filled: there the call itself gives
+    /// structs, and errors.
+    is_filled: bool,
 }
 
 impl Held {
+    /// Whether a field of a call, or all of it, can be had here.
+    fn gives(&self, call: &Call, field: Option<&Expr>) -> bool {
+        let is_null_of_nulls = || field.is_some_and(is_null_of_nulls);
+        call.is_in(&self.call) && (!self.is_filled || is_null_of_nulls())
+    }
+
     /// The same, where columns have other names. `None` where what it reads or gave is gone.
     fn renamed(self, rename: impl Fn(&Column) -> Option<Column>) -> Result<Option<Self>> {
         let Some(column) = rename(&self.column) else {
@@ -68,6 +79,7 @@ impl Held {
                 .filter_map(|(field, column)| Some((field, rename(&column)?)))
                 .collect(),
             number: self.number,
+            is_filled: self.is_filled,
         }))
     }
 }
@@ -239,12 +251,15 @@ enum Kept {
 }
 
 impl Kept {
-    fn keeps(self, held: &Held) -> bool {
-        match self {
-            Self::All => true,
-            Self::NullOfNulls => held.call.is_null_of_nulls(),
-            Self::None => false,
-        }
+    fn of(self, held: Vec<Held>) -> impl Iterator<Item = Held> {
+        held.into_iter().filter_map(move |mut held| {
+            held.is_filled |= matches!(self, Self::NullOfNulls);
+            match self {
+                Self::All => Some(held),
+                Self::NullOfNulls => held.call.is_null_of_nulls().then_some(held),
+                Self::None => None,
+            }
+        })
     }
 }
 
@@ -376,7 +391,8 @@ impl<'a> Lifter<'a> {
                     Some(guard) => wanted.call.clone().guarded(guard),
                     None => wanted.call.clone(),
                 };
-                if let Some(known) = lifted.held.iter().position(|held| call.is_in(&held.call)) {
+                let gives_all = |held: &Held| held.gives(&call, None);
+                if let Some(known) = lifted.held.iter().position(gives_all) {
                     at = known;
                 } else {
                     let number = self.needs.len();
@@ -388,6 +404,7 @@ impl<'a> Lifter<'a> {
                         column: Column::new_unqualified(name),
                         read: Vec::new(),
                         number,
+                        is_filled: false,
                     });
                 }
                 made.push((wanted.call, wanted.guard.is_some(), at));
@@ -396,7 +413,7 @@ impl<'a> Lifter<'a> {
                 return Ok(());
             }
             lifted.project_some(columns)?;
-            let at = |_: &[Held], call: &Call| {
+            let at = |_: &[Held], call: &Call, _: Option<&Expr>| {
                 let exact = made.iter().find(|(known, ..)| call == known);
                 let is_within = |(known, is_guarded, _): &&(Call, bool, usize)| {
                     !is_guarded && call.is_in(known)
@@ -410,8 +427,8 @@ impl<'a> Lifter<'a> {
 
     /// Reads the results of the calls that were already made.
     fn read_held(&mut self, lifted: &mut Lifted, exprs: &mut Vec<Expr>) -> Result<()> {
-        self.read(lifted, exprs, |held, call| {
-            held.iter().position(|held| call.is_in(&held.call))
+        self.read(lifted, exprs, |held, call, field| {
+            held.iter().position(|held| held.gives(call, field))
         })
     }
 
@@ -421,7 +438,7 @@ impl<'a> Lifter<'a> {
         &mut self,
         lifted: &mut Lifted,
         exprs: &mut Vec<Expr>,
-        find: impl Fn(&[Held], &Call) -> Option<usize>,
+        find: impl Fn(&[Held], &Call, Option<&Expr>) -> Option<usize>,
     ) -> Result<()> {
         if lifted.held.is_empty() {
             return Ok(());
@@ -429,7 +446,7 @@ impl<'a> Lifter<'a> {
         let mut columns = Vec::new();
         for expr in exprs.iter().filter(|expr| has_calls(expr)) {
             replace(expr.clone(), &mut |call, needs, field| {
-                let at = find(&lifted.held, call)?;
+                let at = find(&lifted.held, call, field)?;
                 let held = &mut lifted.held[at];
                 self.needs[held.number] |= needs;
                 if !held.read.iter().any(|(known, _)| known.as_ref() == field) {
@@ -453,7 +470,7 @@ impl<'a> Lifter<'a> {
             .into_iter()
             .map(|expr| {
                 replace(expr, &mut |call, _, field| {
-                    let held = &lifted.held[find(&lifted.held, call)?];
+                    let held = &lifted.held[find(&lifted.held, call, field)?];
                     let mut read = held.read.iter();
                     let found = read.find(|(known, _)| known.as_ref() == field);
                     found.map(|(_, column)| Expr::Column(column.clone()))
@@ -986,9 +1003,8 @@ impl<'a> Lifter<'a> {
         }
         let pending = [left.pending, right.pending].concat();
         let [of_left, of_right] = kept_results(join_type);
-        let mut held = Vec::new();
-        held.extend(left.held.into_iter().filter(|held| of_left.keeps(held)));
-        held.extend(right.held.into_iter().filter(|held| of_right.keeps(held)));
+        let held = of_left.of(left.held).chain(of_right.of(right.held));
+        let held = held.collect();
         let plan = Join::try_new(
             Arc::new(left.plan),
             Arc::new(right.plan),
