@@ -13,6 +13,7 @@ mod readme;
 mod s3_server;
 #[path = "../support/seeded.rs"]
 mod seeded;
+mod summary;
 #[path = "../support/mod.rs"]
 mod support;
 #[path = "../support/tiny_gguf.rs"]
