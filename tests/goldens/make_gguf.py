@@ -387,7 +387,6 @@ def make_specials(out):
     ids = [f"tokenizer.ggml.{name}_token_id" for name in ("bos", "eos", "unknown")]
     for kind, values in {
         "special-sentencepiece": {},
-        "phi-3": {"general.name": ("Phi-3 mini", gguf.GGUFValueType.STRING)},
         "sentencepiece-no-ids": {key: (None, None) for key in ids},
     }.items():
         make_special(out, kind, out / "tokenizer-sentencepiece.gguf", extra, {}, values, texts)

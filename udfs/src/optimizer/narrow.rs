@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchemaRef};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::Case;
@@ -57,19 +57,34 @@ impl Read {
 struct Inputs(Vec<(DFSchemaRef, Vec<Read>)>);
 
 impl Inputs {
-    fn unread(plan: &LogicalPlan) -> Self {
+    /// Of which nothing is read but what subqueries may read, wherever they stand.
+    fn unread(plan: &LogicalPlan, outer: &[Column]) -> Self {
         let inputs = plan.inputs().into_iter().map(|input| {
             let columns = input.schema().fields().len();
             (input.schema().clone(), vec![Read::nothing(); columns])
         });
-        Self(inputs.collect())
+        let mut inputs = Self(inputs.collect());
+        for column in outer {
+            inputs.find(column, &Read::All);
+        }
+        inputs
     }
 
-    fn add(&mut self, column: &Column, read: &Read) {
+    /// Adds to a column, if it is one of these.
+    fn find(&mut self, column: &Column, read: &Read) -> bool {
+        let mut is_found = false;
         for (schema, reads) in &mut self.0 {
             if let Some(at) = schema.maybe_index_of_column(column) {
                 reads[at].add(read);
+                is_found = true;
             }
+        }
+        is_found
+    }
+
+    fn add(&mut self, column: &Column, read: &Read) {
+        if !self.find(column, read) {
+            self.add_all();
         }
     }
 
@@ -120,112 +135,133 @@ impl Inputs {
 
 /// A plan whose calls ask only for what it reads of them.
 pub(super) fn narrow(plan: LogicalPlan, errors: Errors) -> Result<LogicalPlan> {
-    let all = vec![Read::All; plan.schema().fields().len()];
-    narrow_node(plan, &all, errors)
+    let narrow = Narrow {
+        errors,
+        outer: outer_columns(&plan)?,
+    };
+    narrow.whole(plan)
 }
 
-fn narrow_node(plan: LogicalPlan, reads: &[Read], errors: Errors) -> Result<LogicalPlan> {
-    let mut inputs = Inputs::unread(&plan);
-    inputs.add_passed_on(&plan, reads);
-    let plan = plan.map_subqueries(|query| {
-        if let LogicalPlan::Subquery(query) = &query {
-            for outer in &query.outer_ref_columns {
-                for column in outer_columns(outer) {
-                    inputs.add(&column, &Read::All);
+/// The columns that subqueries anywhere in a plan read of the queries that they stand in.
+fn outer_columns(plan: &LogicalPlan) -> Result<Vec<Column>> {
+    let mut columns = Vec::new();
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr: &Expr| {
+            expr.apply(|expr| {
+                if let Expr::OuterReferenceColumn(_, column) = expr {
+                    columns.push(column.clone());
                 }
-            }
-        }
-        Ok(Transformed::yes(narrow(query, errors)?))
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
     })?;
-    let is_projection = matches!(plan.data, LogicalPlan::Projection(_));
-    let names = NamePreserver::new(&plan.data);
-    let mut at = 0;
-    let plan = plan.data.map_expressions(|expr| {
-        let read = match is_projection {
-            true => reads.get(at).cloned().unwrap_or(Read::All),
-            false => Read::All,
-        };
-        at += 1;
-        let name = names.save(&expr);
-        let expr = narrowed(expr, &read, errors, &mut inputs)?;
-        Ok(Transformed::yes(name.restore(expr)))
-    })?;
-    let mut of_inputs = inputs.0.into_iter();
-    let plan = plan.data.map_children(|input| {
-        let (_, reads) = of_inputs.next().unzip();
-        let plan = match reads {
-            Some(reads) => narrow_node(input, &reads, errors)?,
-            None => narrow(input, errors)?,
-        };
-        Ok(Transformed::yes(plan))
-    })?;
-    Ok(plan.data)
+    Ok(columns)
 }
 
-fn outer_columns(expr: &Expr) -> Vec<Column> {
-    match expr {
-        Expr::OuterReferenceColumn(_, column) => vec![column.clone()],
-        other => other.column_refs().into_iter().cloned().collect(),
+struct Narrow {
+    errors: Errors,
+    outer: Vec<Column>,
+}
+
+impl Narrow {
+    /// A plan of which everything is read.
+    fn whole(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        let all = vec![Read::All; plan.schema().fields().len()];
+        self.node(plan, &all)
     }
-}
 
-/// An expression of whose value so much is read. What it reads of columns is added to `inputs`.
-fn narrowed(expr: Expr, read: &Read, errors: Errors, inputs: &mut Inputs) -> Result<Expr> {
-    let mut part = |part: Expr, read: &Read| narrowed(part, read, errors, inputs);
-    Ok(match expr {
-        Expr::Column(column) => {
-            inputs.add(&column, read);
-            Expr::Column(column)
-        }
-        Expr::Alias(mut alias) => {
-            *alias.expr = part(std::mem::take(&mut *alias.expr), read)?;
-            Expr::Alias(alias)
-        }
-        Expr::Case(case) => {
-            let mut condition = |expr: Box<Expr>| part(*expr, &Read::All).map(Box::new);
-            let base = case.expr.map(&mut condition).transpose()?;
-            let mut when_then = Vec::with_capacity(case.when_then_expr.len());
-            for (when, then) in case.when_then_expr {
-                let when = Box::new(part(*when, &Read::All)?);
-                when_then.push((when, Box::new(part(*then, read)?)));
-            }
-            let otherwise = case.else_expr.map(|expr| part(*expr, read).map(Box::new));
-            Expr::Case(Case::new(base, when_then, otherwise.transpose()?))
-        }
-        Expr::ScalarFunction(access) if reads_field(&access) => {
-            let mut access = field_of_call(access);
-            let field = field_name(&access.args[1]);
-            let whole = std::mem::take(&mut access.args[0]);
-            let of_whole = match (read, hidden_function(&whole)) {
-                (Read::Fields(fields), Some(function))
-                    if fields.iter().all(|of| is_own_field(function, &field, of)) =>
-                {
-                    read.clone()
-                }
-                _ => Read::field(field),
+    fn node(&self, plan: LogicalPlan, reads: &[Read]) -> Result<LogicalPlan> {
+        let mut inputs = Inputs::unread(&plan, &self.outer);
+        inputs.add_passed_on(&plan, reads);
+        let plan = plan.map_subqueries(|query| Ok(Transformed::yes(self.whole(query)?)))?;
+        let is_projection = matches!(plan.data, LogicalPlan::Projection(_));
+        let names = NamePreserver::new(&plan.data);
+        let mut at = 0;
+        let plan = plan.data.map_expressions(|expr| {
+            let read = match is_projection {
+                true => reads.get(at).cloned().unwrap_or(Read::All),
+                false => Read::All,
             };
-            access.args[0] = part(whole, &of_whole)?;
-            Expr::ScalarFunction(access)
-        }
-        Expr::ScalarFunction(mut call) if is_scoring_function(&call.func) => {
-            if let (Read::Fields(fields), Some(stated)) = (read, call_needs(&call.args)) {
-                let of_field = |field: &String| match (field.as_str(), errors) {
-                    ("error", Errors::BeforeModel) => stated - Needs::MODEL,
-                    (field, _) => field_needs(call.func.name(), &lit(field)).unwrap_or(stated),
-                };
-                let needs = fields.iter().map(of_field);
-                let needs = stated & needs.fold(Needs::empty(), Needs::union);
-                call.args[0] = lit(needs.to_string());
+            at += 1;
+            // Has no name to be kept.
+            if matches!(expr, Expr::GroupingSet(_)) {
+                self.expr(expr.clone(), &read, &mut inputs)?;
+                return Ok(Transformed::no(expr));
             }
-            call.args = std::mem::take(&mut call.args)
-                .into_iter()
-                .map(|arg| part(arg, &Read::All))
-                .collect::<Result<_>>()?;
-            Expr::ScalarFunction(call)
-        }
-        other => {
-            let mapped = other.map_children(|child| Ok(Transformed::yes(part(child, &Read::All)?)));
-            mapped?.data
-        }
-    })
+            let name = names.save(&expr);
+            let expr = self.expr(expr, &read, &mut inputs)?;
+            Ok(Transformed::yes(name.restore(expr)))
+        })?;
+        let mut of_inputs = inputs.0.into_iter();
+        let plan = plan.data.map_children(|input| {
+            let plan = match of_inputs.next() {
+                Some((_, reads)) => self.node(input, &reads)?,
+                None => self.whole(input)?,
+            };
+            Ok(Transformed::yes(plan))
+        })?;
+        Ok(plan.data)
+    }
+
+    /// An expression of whose value so much is read. What it reads of columns is added to `inputs`.
+    fn expr(&self, expr: Expr, read: &Read, inputs: &mut Inputs) -> Result<Expr> {
+        let mut part = |part: Expr, read: &Read| self.expr(part, read, inputs);
+        Ok(match expr {
+            Expr::Column(column) => {
+                inputs.add(&column, read);
+                Expr::Column(column)
+            }
+            Expr::Alias(mut alias) => {
+                *alias.expr = part(std::mem::take(&mut *alias.expr), read)?;
+                Expr::Alias(alias)
+            }
+            Expr::Case(case) => {
+                let mut condition = |expr: Box<Expr>| part(*expr, &Read::All).map(Box::new);
+                let base = case.expr.map(&mut condition).transpose()?;
+                let mut when_then = Vec::with_capacity(case.when_then_expr.len());
+                for (when, then) in case.when_then_expr {
+                    let when = Box::new(part(*when, &Read::All)?);
+                    when_then.push((when, Box::new(part(*then, read)?)));
+                }
+                let otherwise = case.else_expr.map(|expr| part(*expr, read).map(Box::new));
+                Expr::Case(Case::new(base, when_then, otherwise.transpose()?))
+            }
+            Expr::ScalarFunction(access) if reads_field(&access) => {
+                let mut access = field_of_call(access);
+                let field = field_name(&access.args[1]);
+                let whole = std::mem::take(&mut access.args[0]);
+                let of_whole = match (read, hidden_function(&whole)) {
+                    (Read::Fields(fields), Some(function))
+                        if fields.iter().all(|of| is_own_field(function, &field, of)) =>
+                    {
+                        read.clone()
+                    }
+                    _ => Read::field(field),
+                };
+                access.args[0] = part(whole, &of_whole)?;
+                Expr::ScalarFunction(access)
+            }
+            Expr::ScalarFunction(mut call) if is_scoring_function(&call.func) => {
+                if let (Read::Fields(fields), Some(stated)) = (read, call_needs(&call.args)) {
+                    let of_field = |field: &String| match (field.as_str(), self.errors) {
+                        ("error", Errors::BeforeModel) => stated - Needs::MODEL,
+                        (field, _) => field_needs(call.func.name(), &lit(field)).unwrap_or(stated),
+                    };
+                    let needs = fields.iter().map(of_field);
+                    let needs = stated & needs.fold(Needs::empty(), Needs::union);
+                    call.args[0] = lit(needs.to_string());
+                }
+                call.args = std::mem::take(&mut call.args)
+                    .into_iter()
+                    .map(|arg| part(arg, &Read::All))
+                    .collect::<Result<_>>()?;
+                Expr::ScalarFunction(call)
+            }
+            other => {
+                let mapped =
+                    other.map_children(|child| Ok(Transformed::yes(part(child, &Read::All)?)));
+                mapped?.data
+            }
+        })
+    }
 }
