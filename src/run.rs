@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use ches_udfs::{
     Argument, Displacement, Job, Needs, PairScores, PreferencePair, PromptedResponse,
     ResponseEmbedding, ResponseScores, RowError, ScorerError, ShownPair, SimulatedDisplacement,
-    Text, TokenChange,
+    Text, TokenChange, quoted,
 };
 
 use crate::budget::Budget;
@@ -186,6 +186,9 @@ impl<'a> Run<'a> {
             .encoder()
             .encode(prompt, &responses)
             .map_err(row_error(arguments))?;
+        for (sequence, argument) in sequences.iter().zip(arguments) {
+            self.check_tokens(sequence, argument)?;
+        }
         let no_score = sequences
             .iter()
             .zip(arguments)
@@ -197,6 +200,24 @@ impl<'a> Run<'a> {
             no_score,
             shown: None,
         })
+    }
+
+    /// Whether the model embeds every token: a tokenizer may have more than it does.
+    fn check_tokens(&self, sequence: &Sequence, argument: Argument) -> RowResult<()> {
+        let embedded = self.model.config().vocab_size;
+        let mut ids = sequence.ids.iter().enumerate();
+        let Some((at, id)) = ids.find(|(_, id)| **id as usize >= embedded) else {
+            return Ok(());
+        };
+        let argument = match at < sequence.prompt_tokens {
+            true => Argument::Prompt,
+            false => argument,
+        };
+        let token = quoted(&self.model.tokenizer.token_text(*id));
+        Err(RowError::of(
+            argument,
+            format!("token {token} has the id {id}, and the model's embedding {embedded} rows"),
+        ))
     }
 
     /// Runs the model over the rows that need it and that nobody ran it over before. `keep` is

@@ -49,6 +49,27 @@ async fn as_they_should_be() {
 }
 
 #[tokio::test]
+async fn a_token_that_the_model_does_not_embed() {
+    let folder = copy("llama");
+    edit(&folder, "tokenizer.json", |tokenizer| {
+        let tokens = tokenizer["added_tokens"].as_array_mut().unwrap();
+        tokens.push(
+            json!({"id": 320, "content": "<extra>", "special": true, "single_word": false,
+            "lstrip": false, "rstrip": false, "normalized": false}),
+        );
+    });
+    let says = "token '<extra>' has the id 320, and the model's embedding 320 rows";
+    score(folder.path()).await.unwrap();
+    for texts in [
+        ["<extra>", "b", "c"],
+        ["a", "b <extra>", "c"],
+        ["a", "b", "<extra>c"],
+    ] {
+        assert_eq!(score_one(folder.path(), texts).await.unwrap_err(), says);
+    }
+}
+
+#[tokio::test]
 async fn files_that_are_missing() {
     for (file, says) in [
         (
