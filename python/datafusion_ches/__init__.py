@@ -17,6 +17,7 @@ Warnings go to the logger ``datafusion_ches``.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -42,7 +43,7 @@ def register(ctx: SessionContext, **settings: Unpack[Settings]) -> None:
     """Adds the SQL functions to a session of the package ``datafusion``.
 
     ``ches``, ``ches_normalized``, ``last_hidden_similarity``, ``normalized_edit_distance``,
-    ``preference_scores``, ``displacement``, ``displacement_simulated``, ``log_prob``,
+    ``preference_scores``, ``preference_tokens``, ``displacement``, ``displacement_simulated``, ``log_prob``,
     ``response_embedding``, ``ches_from_embeddings`` and ``ches_normalized_from_embeddings``, as the
     project's README describes them.
 
@@ -135,4 +136,6 @@ def _given(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return json.dumps(value)
     return os.fspath(value) if isinstance(value, os.PathLike) else str(value)

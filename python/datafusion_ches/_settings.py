@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, TypedDict
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict
 
 
 class Settings(TypedDict, total=False):
@@ -11,6 +12,7 @@ class Settings(TypedDict, total=False):
 
     model: str | os.PathLike[str] | None
     chat_template: str | os.PathLike[str] | None
+    chat_template_kwargs: Mapping[str, Any] | str | None
     device: str | None
     dtype: Literal["auto", "f32", "bf16", "f16"] | None
     max_length: int | None

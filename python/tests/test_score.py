@@ -215,6 +215,18 @@ def test_import_is_light():
     assert {other for _, other in told} == {"False"}
 
 
+def test_names_for_the_template(model):
+    table = pa.table({"prompt": ["Hello"], "chosen": ["b"], "rejected": ["c"]})
+    template = "{% for m in messages %}{{ m.content }}{% if loud %}!{% endif %}<|im_end|>{% endfor %}"
+    settings = {"model": model, "prompt_format": "chat", "chat_template": template}
+    plain, loud, text = (
+        datafusion_ches.score(table, "preference_scores", **settings, chat_template_kwargs=kwargs)
+        for kwargs in ({}, {"loud": True}, '{"loud": true}')
+    )
+    tokens = [[row["prompt_tokens"] for row in of["preference_scores"].to_pylist()] for of in (plain, loud, text)]
+    assert tokens[1] == tokens[2] == [count + 1 for count in tokens[0]]
+
+
 def test_settings_are_those_of_sql():
     from datafusion_ches import _native, _settings
 
