@@ -68,6 +68,7 @@ goldens:
 	$(PYTHON) $(GOLDENS)/make_gguf.py $(GOLDENS)/families $(GOLDENS)/gguf
 	$(PYTHON) $(GOLDENS)/make_displacement.py families $(GOLDENS)/families
 	$(PYTHON) $(GOLDENS)/make_templates.py $(GOLDENS)/templates.json
+	$(PYTHON) $(GOLDENS)/make_folders.py $(GOLDENS)/families/llama/model $(GOLDENS)/folders.jsonl
 	$(PYTHON) $(GOLDENS)/make_trl.py $(GOLDENS)/families/llama/model $(GOLDENS)/trl.jsonl $(GOLDENS)/trl.parquet
 	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; set -ex; \
 	$(PYTHON) $(GOLDENS)/make_rows.py "$$model" $(GOLDENS)/rows.json $(GOLDENS)/rows.golden.jsonl; \

@@ -15,7 +15,9 @@ use crate::error::ModelError;
 use crate::families::HubConfig;
 use crate::mapped_file::MappedFile;
 use crate::small_file::read;
-use crate::tokenizer_files::{SPECIAL_TOKENS_MAP, TEMPLATE, TOKENIZER_CONFIG, TokenizerFiles};
+use crate::tokenizer_files::{
+    ADDED_TOKENS, SPECIAL_TOKENS_MAP, TEMPLATE, TOKENIZER_CONFIG, TokenizerFiles,
+};
 use crate::weights::{Stored, Target};
 
 pub const CONFIG: &str = "config.json";
@@ -112,6 +114,7 @@ pub fn is_file_of_a_model(name: &str) -> bool {
         TOKENIZER,
         TOKENIZER_CONFIG,
         SPECIAL_TOKENS_MAP,
+        ADDED_TOKENS,
         TEMPLATE,
         INDEX,
         ADAPTER,

@@ -20,7 +20,8 @@ const NAMES: [&str; 7] = [
 pub type NamedTokens = Vec<(String, String)>;
 
 /// The special tokens that `tokenizer_config.json` names, with `special_tokens_map.json` where that
-/// one has no `added_tokens_decoder`, and with the class's own where a key is absent.
+/// one has no `added_tokens_decoder`, and with the class's own where a key is absent. `padding`: what
+/// `tokenizer.json` pads by.
 ///
 /// # Errors
 /// When one of the common names has a value that is no token; transformers refuses that too.
@@ -28,8 +29,9 @@ pub fn named_tokens(
     config: &Map<String, Value>,
     map: Option<&Map<String, Value>>,
     class: TokenizerClass,
+    padding: Option<&str>,
 ) -> Result<NamedTokens, String> {
-    let map = map.filter(|_| !config.contains_key("added_tokens_decoder"));
+    let map = of_older_versions(config, map);
     let mut named = Vec::new();
     for name in NAMES {
         let found = match (map.and_then(|map| map.get(name)), config.get(name)) {
@@ -48,15 +50,21 @@ pub fn named_tokens(
                 ));
             }
             None => {
-                let own = class.special_token(name);
+                let padding = padding.filter(|_| name == "pad_token");
+                let own = class.special_token(name).or(padding);
                 named.extend(own.map(|text| (name.to_owned(), text.to_owned())));
             }
         }
     }
     let mut others = Vec::new();
     let is_other = |name: &str| name.ends_with("_token") && !NAMES.contains(&name);
-    for (name, value) in config.iter().filter(|(name, _)| is_other(name)) {
-        if let Value::String(text) = typed(value).unwrap_or(value) {
+    let of_config = config
+        .iter()
+        .map(|(name, value)| (name, typed(value).unwrap_or(value)));
+    let of_map = map.into_iter().flatten();
+    let of_map = of_map.map(|(name, value)| (name, value.get("content").unwrap_or(value)));
+    for (name, value) in of_config.chain(of_map).filter(|(name, _)| is_other(name)) {
+        if let Value::String(text) = value {
             others.push((name.clone(), text.clone()));
         }
     }
@@ -81,10 +89,50 @@ pub fn named_tokens(
         }
     }
     for (name, text) in others {
-        named.retain(|(before, _)| *before != name);
-        named.push((name, text));
+        match named.iter_mut().find(|(before, _)| *before == name) {
+            Some((_, before)) => *before = text,
+            None => named.push((name, text)),
+        }
     }
+    let place = |name: &str| NAMES.iter().position(|of| *of == name);
+    named.sort_by_key(|(name, _)| place(name).unwrap_or(NAMES.len()));
     Ok(named)
+}
+
+/// The special tokens that have no name: the lists `extra_special_tokens` and, before version 5,
+/// `additional_special_tokens`.
+pub fn unnamed_tokens(
+    config: &Map<String, Value>,
+    map: Option<&Map<String, Value>>,
+) -> Vec<String> {
+    const LISTS: [&str; 2] = ["extra_special_tokens", "additional_special_tokens"];
+    let list = |of: &Map<String, Value>, name: &str| -> Vec<String> {
+        let items = of.get(name).and_then(Value::as_array).into_iter().flatten();
+        let texts = items.filter_map(|item| item.get("content").unwrap_or(item).as_str());
+        texts.map(str::to_owned).collect()
+    };
+    let is_set = |name: &str| match config.get(name) {
+        Some(Value::Array(items)) => !items.is_empty(),
+        Some(Value::Object(named)) => !named.is_empty(),
+        _ => false,
+    };
+    let of_config = LISTS.into_iter().find(|name| is_set(name));
+    let mut texts = of_config.map_or_else(Vec::new, |name| list(config, name));
+    if let Some(map) = of_older_versions(config, map) {
+        texts.extend(list(map, LISTS[0]));
+        if of_config.is_none() && !map.contains_key(LISTS[0]) {
+            texts.extend(list(map, LISTS[1]));
+        }
+    }
+    texts
+}
+
+/// `special_tokens_map.json` where it counts.
+fn of_older_versions<'a>(
+    config: &Map<String, Value>,
+    map: Option<&'a Map<String, Value>>,
+) -> Option<&'a Map<String, Value>> {
+    map.filter(|_| !config.contains_key("added_tokens_decoder"))
 }
 
 /// The text of an object that says that it is a token.
@@ -101,7 +149,7 @@ mod tests {
 
     fn named(config: Value, map: Option<Value>, class: TokenizerClass) -> Result<Value, String> {
         let map = map.as_ref().and_then(Value::as_object);
-        let named = named_tokens(config.as_object().unwrap(), map, class)?;
+        let named = named_tokens(config.as_object().unwrap(), map, class, None)?;
         Ok(Value::Object(
             named.into_iter().map(|(k, v)| (k, v.into())).collect(),
         ))
@@ -155,6 +203,12 @@ mod tests {
                 None,
                 generic,
                 json!({}),
+            ),
+            (
+                json!({"image_token": "<i>"}),
+                Some(json!({"image_token": {"content": "<j>"}, "foo_token": "<f>"})),
+                generic,
+                json!({"image_token": "<j>", "foo_token": "<f>"}),
             ),
         ];
         for (config, map, class, expected) in cases {

@@ -1,10 +1,11 @@
 //! From text to token ids.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokenizers::Tokenizer;
+use tokenizers::{AddedToken, Tokenizer};
 
 use crate::error::ModelError;
 use crate::memory;
@@ -71,6 +72,7 @@ impl TextTokenizer {
             .map_err(|reason| directory.refuse(format!("tokenizer.json: {reason}")))?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(failed)?;
+        add_tokens(&mut tokenizer, files).map_err(failed)?;
         if files.class != TokenizerClass::Generic {
             warn_of_replaced_parts(directory);
         }
@@ -81,14 +83,6 @@ impl TextTokenizer {
             .map(|(id, token)| (token.content.clone(), *id))
             .collect();
         special.sort_by_key(|(_, id)| *id);
-        for name in ["bos_token", "eos_token"] {
-            let text = files.named(name);
-            if let Some(text) = text.filter(|text| tokenizer.token_to_id(text).is_none()) {
-                return Err(directory.refuse(format!(
-                    "tokenizer_config.json names the {name} '{text}', which tokenizer.json has not"
-                )));
-            }
-        }
         let eos = files.named("eos_token");
         let eos = eos.and_then(|text| tokenizer.token_to_id(text));
         let of_config = directory.config.eos();
@@ -153,9 +147,8 @@ struct AddedTokens {
     added_tokens: Vec<Value>,
 }
 
-/// `tokenizer.json` with the added tokens that transformers has beside its own: those of
-/// `added_tokens_decoder`, whose flags go before, and those that have a name. None where there are
-/// no others.
+/// `tokenizer.json` with the added tokens of `added_tokens_decoder`, whose flags go before its own. None
+/// where there are no others.
 fn with_added_tokens(
     tokenizer: &[u8],
     own: Vec<Value>,
@@ -199,29 +192,34 @@ fn with_added_tokens(
             }
         }
     }
-    let missing = files
-        .named
-        .iter()
-        .filter(|(_, text)| !text.is_empty() && !tokens.iter().any(|token| has_text(token, text)));
-    let missing: Vec<&str> = missing.map(|(_, text)| &text[..]).collect();
-    if tokens == own && missing.is_empty() {
+    if tokens == own {
         return Ok(None);
     }
     let failed = |error: serde_json::Error| format!("tokenizer.json: {error}");
     let mut whole: Value = serde_json::from_slice(tokenizer).map_err(failed)?;
-    for text in missing {
-        // Of one that the vocabulary lacks, the caller says so where it matters.
-        let Some(id) = whole["model"]["vocab"].get(text).and_then(Value::as_u64) else {
-            continue;
-        };
-        tokens.push(json!({
-            "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": true,
-        }));
-    }
     tokens.sort_by_key(|token| token["id"].as_u64());
     whole["added_tokens"] = tokens.into();
     serde_json::to_vec(&whole).map(Some).map_err(failed)
+}
+
+/// Adds the tokens that other files have and that `tokenizer.json` has not as added tokens, in the order of
+/// transformers (`TokenizersBackend.__init__`). What the vocabulary lacks too gets an id after its last
+/// one, which the model may not embed.
+fn add_tokens(tokenizer: &mut Tokenizer, files: &TokenizerFiles) -> tokenizers::Result<()> {
+    let named = files.named.iter().map(|(_, text)| text);
+    let special: Vec<&String> = named.chain(&files.unnamed).collect();
+    let listed = files.listed.iter();
+    let listed = listed.map(|text| (text, special.contains(&text)));
+    let special = special.iter().map(|text| (*text, true));
+    let known = tokenizer.get_added_tokens_decoder();
+    let mut known: HashSet<&str> = known.values().map(|token| &token.content[..]).collect();
+    let mut lacking = Vec::new();
+    for (text, is_special) in listed.chain(special) {
+        if !text.is_empty() && known.insert(text) {
+            lacking.push(AddedToken::from(text.as_str(), is_special));
+        }
+    }
+    tokenizer.add_tokens(lacking).map(drop)
 }
 
 /// Says where transformers would tokenize in another way than `tokenizer.json` says. What is right is
@@ -282,7 +280,49 @@ fn unpanicked<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, Stri
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    /// `tests/goldens/folders.jsonl`, which `make_folders.py` made with transformers.
+    #[test]
+    fn folders_are_read_as_by_transformers() {
+        let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
+        let lines = std::fs::read_to_string(goldens.join("folders.jsonl")).unwrap();
+        assert!(lines.lines().count() >= 20);
+        for line in lines.lines() {
+            let golden: Value = serde_json::from_str(line).unwrap();
+            let name = golden["name"].as_str().unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let place = |name: &str| folder.path().join(name);
+            for entry in std::fs::read_dir(goldens.join("families/llama/model")).unwrap() {
+                let entry = entry.unwrap();
+                std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+            }
+            for (file, content) in golden["files"].as_object().unwrap() {
+                match content {
+                    Value::Null => drop(std::fs::remove_file(place(file))),
+                    content => std::fs::write(place(file), content.to_string()).unwrap(),
+                }
+            }
+            let own = std::fs::read(place("tokenizer.json")).unwrap();
+            let mut own: Value = serde_json::from_slice(&own).unwrap();
+            for (key, value) in golden["keys"].as_object().unwrap() {
+                own[key] = value.clone();
+            }
+            std::fs::write(place("tokenizer.json"), own.to_string()).unwrap();
+
+            let directory = ModelDirectory::open(folder.path()).unwrap();
+            let tokenizer = TextTokenizer::from_directory(&directory).unwrap();
+            for pair in golden["ids"].as_array().unwrap() {
+                let ids = tokenizer.encode(pair[0].as_str().unwrap(), false).unwrap();
+                assert_eq!(json!(ids), pair[1], "{name}: {}", pair[0]);
+            }
+            let named = tokenizer.ends().named.iter().cloned();
+            let named: serde_json::Map<_, _> = named.map(|(n, text)| (n, text.into())).collect();
+            assert_eq!(Value::Object(named), golden["named"], "{name}");
+        }
+    }
 
     #[test]
     fn a_text_that_memory_has_no_room_for_is_refused() {

@@ -3,14 +3,16 @@
 
 use std::path::Path;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::ModelError;
-use crate::special_tokens::{NamedTokens, named_tokens};
+use crate::special_tokens::{NamedTokens, named_tokens, unnamed_tokens};
 use crate::tokenizer_class::TokenizerClass;
 
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 pub const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
+pub const ADDED_TOKENS: &str = "added_tokens.json";
 pub const TEMPLATE: &str = "chat_template.jinja";
 
 /// Far above any real one.
@@ -25,6 +27,11 @@ pub struct TokenizerFiles {
     pub class: TokenizerClass,
     /// The special tokens that have names.
     pub named: NamedTokens,
+    /// Those that have none.
+    pub unnamed: Vec<String>,
+    /// The tokens of `added_tokens.json`, in the order of their ids; none where
+    /// `tokenizer_config.json` has an `added_tokens_decoder`.
+    pub listed: Vec<String>,
     /// The chat template, Jinja text.
     pub chat_template: Option<String>,
 }
@@ -57,7 +64,22 @@ impl TokenizerFiles {
         let own_class = config.get("tokenizer_class").and_then(Value::as_str);
         let own_class = own_class.filter(|name| !name.is_empty()).or(declared);
         let class = TokenizerClass::of(own_class, model_type, tokenizer).map_err(refuse)?;
-        let named = named_tokens(&config, map.as_ref(), class).map_err(refuse)?;
+        if config.get("split_special_tokens") == Some(&Value::Bool(true)) {
+            return Err(refuse(
+                "split_special_tokens is true, so that special tokens would be split as other texts \
+                 are; accepted: false"
+                    .into(),
+            ));
+        }
+        let own = own_parts(tokenizer)
+            .map_err(|reason| ModelError::new(&path.join("tokenizer.json"), reason))?;
+        let padding = own.padding.as_ref().map(|padding| &padding.pad_token[..]);
+        let named = named_tokens(&config, map.as_ref(), class, padding).map_err(refuse)?;
+        let unnamed = unnamed_tokens(&config, map.as_ref());
+        let listed = match config.contains_key("added_tokens_decoder") {
+            true => Vec::new(),
+            false => listed_tokens(path)?,
+        };
         let chat_template = match read(path, TEMPLATE)? {
             Some(bytes) => Some(
                 String::from_utf8(bytes)
@@ -69,6 +91,8 @@ impl TokenizerFiles {
             config,
             class,
             named,
+            unnamed,
+            listed,
             chat_template,
         })
     }
@@ -78,6 +102,51 @@ impl TokenizerFiles {
         let found = self.named.iter().find(|(named, _)| named == name);
         found.map(|(_, text)| &text[..])
     }
+}
+
+/// What is looked at of `tokenizer.json` before it is opened.
+#[derive(Deserialize)]
+struct OwnParts {
+    padding: Option<Padding>,
+    #[serde(default)]
+    model: OwnModel,
+}
+
+#[derive(Deserialize)]
+struct Padding {
+    #[serde(default)]
+    pad_token: String,
+}
+
+#[derive(Deserialize, Default)]
+struct OwnModel {
+    dropout: Option<f64>,
+}
+
+fn own_parts(tokenizer: &[u8]) -> Result<OwnParts, String> {
+    let own: OwnParts = serde_json::from_slice(tokenizer).map_err(|error| error.to_string())?;
+    match own.model.dropout {
+        Some(dropout) if dropout > 0.0 => Err(format!(
+            "its model has a dropout of {dropout}, so that a text would have other tokens each time; \
+             accepted: null"
+        )),
+        _ => Ok(own),
+    }
+}
+
+/// The tokens of `added_tokens.json`, if there is one.
+fn listed_tokens(path: &Path) -> Result<Vec<String>, ModelError> {
+    let listed = object(path, ADDED_TOKENS)?.unwrap_or_default();
+    let mut tokens = Vec::with_capacity(listed.len());
+    for (text, id) in listed {
+        let Some(id) = id.as_u64() else {
+            let reason = format!("the id of '{text}' is {id}; accepted: a number");
+            return Err(ModelError::new(&path.join(ADDED_TOKENS), reason));
+        };
+        tokens.push((id, text));
+    }
+    tokens.sort();
+    Ok(tokens.into_iter().map(|(_, text)| text).collect())
 }
 
 fn read(path: &Path, name: &str) -> Result<Option<Vec<u8>>, ModelError> {

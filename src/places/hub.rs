@@ -13,7 +13,7 @@ use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use crate::model_directory::{
     ADAPTER, CONFIG, INDEX, MAX_JSON_BYTES, TOKENIZER, WEIGHTS, shard_names,
 };
-use crate::tokenizer_files::{SPECIAL_TOKENS_MAP, TEMPLATE, TOKENIZER_CONFIG};
+use crate::tokenizer_files::{ADDED_TOKENS, SPECIAL_TOKENS_MAP, TEMPLATE, TOKENIZER_CONFIG};
 
 /// How often a file is asked for.
 const ATTEMPTS: u32 = 4;
@@ -129,6 +129,7 @@ fn fetch_revision(id: &str, revision: &str, beat: &dyn Fn()) -> Result<PathBuf, 
         TOKENIZER,
         TOKENIZER_CONFIG,
         SPECIAL_TOKENS_MAP,
+        ADDED_TOKENS,
         TEMPLATE,
         // Refused by whoever opens the directory.
         ADAPTER,

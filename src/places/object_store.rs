@@ -17,7 +17,7 @@ use crate::model_directory::{
     ADAPTER, CONFIG, INDEX, MAX_JSON_BYTES, TOKENIZER, WEIGHTS, shard_names,
 };
 use crate::stores;
-use crate::tokenizer_files::{SPECIAL_TOKENS_MAP, TEMPLATE, TOKENIZER_CONFIG};
+use crate::tokenizer_files::{ADDED_TOKENS, SPECIAL_TOKENS_MAP, TEMPLATE, TOKENIZER_CONFIG};
 
 /// A file is read in pieces of this size, so many of them at once.
 const PIECE_BYTES: u64 = 16 << 20;
@@ -106,7 +106,13 @@ async fn directory(store: &dyn ObjectStore, base: &Path) -> Result<Vec<ObjectMet
         required(store, &place(TOKENIZER)).await?,
     ];
     // An adapter is refused by whoever opens the directory.
-    for name in [TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, TEMPLATE, ADAPTER] {
+    for name in [
+        TOKENIZER_CONFIG,
+        SPECIAL_TOKENS_MAP,
+        ADDED_TOKENS,
+        TEMPLATE,
+        ADAPTER,
+    ] {
         files.extend(optional(store, &place(name)).await?);
     }
     if let Some(weights) = optional(store, &place(WEIGHTS)).await? {

@@ -152,13 +152,17 @@ async fn configurations_that_do_not_fit() {
     }
     let folder = copy("llama");
     edit(&folder, "tokenizer_config.json", |config| {
-        config["bos_token"] = json!("<none>")
+        config["split_special_tokens"] = json!(true);
     });
-    assert_refused(
-        &folder,
-        "the bos_token '<none>', which tokenizer.json has not",
-    )
-    .await;
+    assert_refused(&folder, "split_special_tokens is true").await;
+    let folder = copy("llama");
+    edit(&folder, "tokenizer.json", |tokenizer| {
+        tokenizer["model"]["dropout"] = json!(0.1);
+    });
+    assert_refused(&folder, "its model has a dropout of 0.1").await;
+    let folder = copy("llama");
+    std::fs::write(folder.path().join("added_tokens.json"), "{\"<x>\": \"1\"}").unwrap();
+    assert_refused(&folder, "added_tokens.json: the id of '<x>' is \"1\"").await;
 }
 
 #[tokio::test]
