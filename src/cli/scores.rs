@@ -51,6 +51,8 @@ pub struct Scores {
 enum Above {
     All,
     Part,
+    /// Some, and maybe several times.
+    Repeated,
     Nothing,
 }
 
@@ -58,11 +60,12 @@ impl Scores {
     /// The counters of a plan so far; none if it scores nothing.
     pub fn of(plan: &Arc<dyn ExecutionPlan>) -> Option<Self> {
         let mut scores = None;
-        visit(plan, Above::All, &mut scores);
+        visit(plan, Above::All, usize::MAX, &mut scores);
         scores
     }
 
-    fn of_node(node: &Arc<dyn ExecutionPlan>, above: Above) -> Self {
+    /// The counters of one node. `most`: the rows that come from it to the plan's end are no more.
+    fn of_node(node: &Arc<dyn ExecutionPlan>, above: Above, most: usize) -> Self {
         let metrics = node.metrics().unwrap_or_default();
         let count = |name: &str| metrics.sum_by_name(name).map_or(0, |of| of.as_usize());
         let mut scores = Self {
@@ -79,10 +82,14 @@ impl Scores {
         match above {
             Above::Nothing => {}
             Above::All if calls(node) == 1 => scores.unscored_in_result = unscored,
+            Above::Repeated if unscored > 0 && most < usize::MAX => {
+                scores.unscored_in_result = most;
+                scores.unscored_at_most = most > 0;
+            }
             // A row may be without several scores.
-            Above::All | Above::Part => {
-                scores.unscored_in_result = unscored;
-                scores.unscored_at_most = unscored > 0;
+            Above::All | Above::Part | Above::Repeated => {
+                scores.unscored_in_result = unscored.min(most);
+                scores.unscored_at_most = scores.unscored_in_result > 0;
             }
         }
         scores
@@ -139,27 +146,35 @@ impl Display for Scores {
     }
 }
 
-/// Adds what the nodes of a plan counted. `above`: what is done with the rows of `node`.
-fn visit(node: &Arc<dyn ExecutionPlan>, above: Above, scores: &mut Option<Scores>) {
+/// Adds what the nodes of a plan counted. `above`: what is done with the rows of `node`; of them no more
+/// than `most` come to the plan's end.
+fn visit(node: &Arc<dyn ExecutionPlan>, above: Above, most: usize, scores: &mut Option<Scores>) {
     let is_scoring = node.downcast_ref::<ScoreExec>().is_some();
     if is_scoring {
-        let of_node = Scores::of_node(node, above);
+        let of_node = Scores::of_node(node, above, most);
         scores.get_or_insert_with(Scores::default).add(&of_node);
     }
     let filter = node.downcast_ref::<FilterExec>();
     let drops_unscored = filter.is_some_and(drops_unscored);
     // What a COPY writes is its result.
     let is_sink = node.name() == "DataSinkExec";
-    let keeps_all = is_sink || matches!(node.cardinality_effect(), CardinalityEffect::Equal);
-    let below = match above {
-        Above::Nothing => Above::Nothing,
+    let rows = node.metrics().and_then(|metrics| metrics.output_rows());
+    let most = most.min(rows.filter(|_| !is_sink).unwrap_or(usize::MAX));
+    let effect = match is_sink {
+        true => CardinalityEffect::Equal,
+        false => node.cardinality_effect(),
+    };
+    let below = match (above, effect) {
+        (Above::Nothing, _) => Above::Nothing,
         _ if drops_unscored => Above::Nothing,
+        (Above::Repeated, _)
+        | (_, CardinalityEffect::Unknown | CardinalityEffect::GreaterEqual) => Above::Repeated,
         // Its own rows without a score may be those of a call below.
-        Above::All if keeps_all && !is_scoring => Above::All,
-        Above::All | Above::Part => Above::Part,
+        (Above::All, CardinalityEffect::Equal) if !is_scoring => Above::All,
+        (Above::All | Above::Part, _) => Above::Part,
     };
     for child in node.children() {
-        visit(child, below, scores);
+        visit(child, below, most, scores);
     }
 }
 
