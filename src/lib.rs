@@ -55,6 +55,7 @@ mod sequence;
 mod small_file;
 mod special_tokens;
 mod stores;
+pub mod tables;
 mod tokenizer;
 mod tokenizer_class;
 mod tokenizer_files;

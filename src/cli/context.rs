@@ -21,9 +21,10 @@ use url::Url;
 use super::cluster::gather::{Local, gathered};
 #[cfg(feature = "delta")]
 use super::delta::at_one_version;
+use super::output::names::compressed_by_name;
 use super::output::{self, Clearing, Origin};
-use super::urls::refuse_account;
 use super::watch::Watch;
+use datafusion_ches::tables::refuse_account;
 
 /// What is shown of a secret.
 const HIDDEN: &str = "***";
@@ -73,6 +74,7 @@ impl CliSessionContext for Context {
         #[cfg(feature = "delta")]
         let plan = at_one_version(&self.session, plan).await?;
         if output::is_copy(&plan) {
+            let plan = compressed_by_name(&self.session.state(), plan)?;
             #[cfg(feature = "cluster")]
             if let Some(local) = &self.local {
                 local.follow(&self.session);

@@ -15,7 +15,6 @@ mod scores;
 mod session;
 mod stop;
 mod tables;
-mod urls;
 mod watch;
 
 use std::io::{IsTerminal, Read, stderr, stdin};

@@ -14,6 +14,7 @@ use datafusion_cli::object_storage::instrumented::InstrumentedObjectStoreRegistr
 
 use super::args::Args;
 use super::object_stores::ObjectStores;
+use super::output::names;
 use super::tables::enable_url_tables;
 use super::watch::{Watch, WatchPlans};
 
@@ -46,7 +47,12 @@ pub async fn start(
         .with_object_store_registry(Arc::new(ObjectStores::new(stores)))
         .with_object_list_cache_ttl(Some(LISTED))
         .build_arc()?;
-    let ctx = enable_url_tables(SessionContext::new_with_config_rt(config, runtime));
+    #[cfg(feature = "cluster")]
+    let on_cluster = args.cluster.is_some();
+    #[cfg(not(feature = "cluster"))]
+    let on_cluster = false;
+    let ctx = SessionContext::new_with_config_rt(config, runtime);
+    let ctx = enable_url_tables(ctx, on_cluster)?;
     ctx.refresh_catalogs().await?;
     ctx.register_catalog_list(Arc::new(DynamicObjectStoreCatalog::new(
         Arc::clone(ctx.state().catalog_list()),
@@ -65,6 +71,7 @@ pub async fn start(
     let builder = SessionStateBuilder::new_from_existing(state.clone()).with_session_id(id);
     let watching = builder.with_physical_optimizer_rule(Arc::new(WatchPlans(watch)));
     *state = watching.build();
+    names::register(&mut state)?;
     #[cfg(feature = "delta")]
     state.register_table_options_extension(super::delta::DeltaOptions);
     #[cfg(feature = "delta")]

@@ -8,6 +8,7 @@ pub mod client;
 mod errors;
 pub mod executor;
 pub mod gather;
+pub mod listing;
 mod model_name;
 pub mod planner;
 pub mod scheduler;

@@ -6,6 +6,7 @@
 
 mod claim;
 mod manifest;
+pub mod names;
 mod run_store;
 
 use std::collections::BTreeSet;

@@ -1,0 +1,213 @@
+//! Files of one format as a table.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{DFSchema, ScalarValue, plan_datafusion_err, plan_err, project_schema};
+use datafusion::datasource::file_format::FileFormat;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::listing::helpers::{expr_applicable_for_cols, filter_partitioned_file};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder};
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::error::Result;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion_datasource::compute_all_files_statistics;
+use futures::{StreamExt, TryStreamExt};
+
+use super::listing::File;
+
+/// A table of files that were found at one time.
+#[derive(Debug)]
+pub struct FilesTable {
+    store: ObjectStoreUrl,
+    format: Arc<dyn FileFormat>,
+    files: Vec<PartitionedFile>,
+    schema: TableSchema,
+}
+
+/// A column that the names of folders give.
+pub type FolderColumn = FieldRef;
+
+impl FilesTable {
+    /// Of files in a store, with the columns of the files and those of their folders.
+    ///
+    /// # Errors
+    /// When the name of a folder is no value of its column.
+    pub fn try_new(
+        store: ObjectStoreUrl,
+        format: Arc<dyn FileFormat>,
+        files: Vec<File>,
+        schema: SchemaRef,
+        columns: Vec<FolderColumn>,
+    ) -> Result<Self> {
+        let file = |file: File| {
+            let values = columns.iter().zip(file.values);
+            let values = values.map(|(column, value)| match value {
+                None => ScalarValue::try_new_null(column.data_type()),
+                Some(value) => {
+                    let parsed = ScalarValue::try_from_string(value.clone(), column.data_type());
+                    parsed.map_err(|_| {
+                        plan_datafusion_err!(
+                            "{}: its folder gives '{value}' for the column '{}', which is of type {} in the \
+                             files",
+                            file.meta.location,
+                            column.name(),
+                            column.data_type()
+                        )
+                    })
+                }
+            });
+            let values = values.collect::<Result<Vec<_>>>()?;
+            Ok(PartitionedFile::new_from_meta(file.meta).with_partition_values(values))
+        };
+        let files = files.into_iter().map(file).collect::<Result<Vec<_>>>()?;
+        Ok(Self {
+            store,
+            format,
+            files,
+            schema: TableSchema::builder(schema)
+                .with_table_partition_cols(columns)
+                .build(),
+        })
+    }
+
+    fn is_of_folders(&self, filter: &Expr) -> bool {
+        let columns = self.schema.table_partition_cols();
+        let names: Vec<&str> = columns
+            .iter()
+            .map(|column| column.name().as_str())
+            .collect();
+        !names.is_empty() && expr_applicable_for_cols(&names, filter)
+    }
+
+    /// The files that conditions on folders leave.
+    fn pruned(&self, filters: &[Expr]) -> Result<Vec<PartitionedFile>> {
+        let filters: Vec<Expr> = filters
+            .iter()
+            .filter(|filter| self.is_of_folders(filter))
+            .cloned()
+            .collect();
+        if filters.is_empty() {
+            return Ok(self.files.clone());
+        }
+        let columns = Schema::new(self.schema.table_partition_cols().clone());
+        let columns = DFSchema::try_from(columns)?;
+        let files = self.files.iter();
+        let kept = files.map(|file| filter_partitioned_file(file.clone(), &filters, &columns));
+        kept.filter_map(Result::transpose).collect()
+    }
+}
+
+/// The columns of files and of their folders. One that both have has its type in the files.
+///
+/// # Errors
+/// When a column that both have cannot be left out of the files.
+pub fn with_folders(
+    schema: &SchemaRef,
+    names: &[String],
+    default: &arrow::datatypes::DataType,
+    is_by_name: bool,
+) -> Result<(SchemaRef, Vec<FolderColumn>)> {
+    let column = |name: &String| {
+        let of_files = schema
+            .column_with_name(name)
+            .map(|(_, field)| field.data_type());
+        if of_files.is_some() && !is_by_name {
+            return plan_err!(
+                "the column '{name}' is in the files, and the names of their folders give it, too; accepted: files \
+                 without it"
+            );
+        }
+        let data_type = of_files.unwrap_or(default).clone();
+        Ok(Arc::new(Field::new(name, data_type, true)))
+    };
+    let columns = names.iter().map(column).collect::<Result<Vec<_>>>()?;
+    if !names
+        .iter()
+        .any(|name| schema.column_with_name(name).is_some())
+    {
+        return Ok((Arc::clone(schema), columns));
+    }
+    let kept = schema.fields().iter();
+    let kept = kept.filter(|field| !names.contains(field.name())).cloned();
+    let kept = Schema::new_with_metadata(kept.collect::<Vec<_>>(), schema.metadata().clone());
+    Ok((Arc::new(kept), columns))
+}
+
+#[async_trait]
+impl TableProvider for FilesTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.schema.table_schema())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let files = self.pruned(filters)?;
+        if files.is_empty() {
+            let schema = project_schema(&self.schema(), projection)?;
+            return Ok(Arc::new(EmptyExec::new(schema)));
+        }
+        let store = state.runtime_env().object_store(&self.store)?;
+        let collects = state.config().collect_statistics();
+        let schema = self.schema.file_schema();
+        let with_statistics = async |file: PartitionedFile| -> Result<_> {
+            if !collects {
+                return Ok(file);
+            }
+            let meta = &file.object_meta;
+            let statistics = self
+                .format
+                .infer_stats(state, &store, Arc::clone(schema), meta)
+                .await?;
+            Ok(file.with_statistics(Arc::new(statistics)))
+        };
+        let at_once = state
+            .config_options()
+            .execution
+            .meta_fetch_concurrency
+            .get();
+        let files: Vec<PartitionedFile> = futures::stream::iter(files)
+            .map(with_statistics)
+            .buffered(at_once)
+            .try_collect::<Vec<_>>()
+            .await?;
+        let groups = FileGroup::new(files).split_files(state.config().target_partitions());
+        let (groups, statistics) =
+            compute_all_files_statistics(groups, self.schema(), collects, false)?;
+        let source = self.format.file_source(self.schema.clone());
+        let config = FileScanConfigBuilder::new(self.store.clone(), source)
+            .with_file_groups(groups)
+            .with_statistics(statistics)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        self.format.create_physical_plan(state, config).await
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        let pushed = filters
+            .iter()
+            .map(|filter| match self.is_of_folders(filter) {
+                true => TableProviderFilterPushDown::Exact,
+                false => TableProviderFilterPushDown::Inexact,
+            });
+        Ok(pushed.collect())
+    }
+}
