@@ -54,6 +54,7 @@ bench: build
 	$(PYTHON) bench/bench.py --ches $(CHES) --matmul-peak target/debug/examples/matmul_peak \
 	  --model "$$model" --data "$(DATA)" && \
 	$(PYTHON) bench/loading.py --ches $(CHES) && \
+	$(PYTHON) bench/reading.py --ches $(CHES) && \
 	target/debug/examples/throughput && target/debug/examples/cluster_throughput
 
 # Trains on pairs one by one and compares with what was predicted: half an hour or more. Needs torch,
@@ -62,13 +63,15 @@ validate: build
 	@model="$(MODEL)"; [ -n "$$model" ] || model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; \
 	$(PYTHON) bench/validate.py --ches $(CHES) --model "$$model" --data "$(DATA)"
 
-# Needs torch, transformers, accelerate, gguf, sentencepiece, pyarrow and trl.
+# Needs torch, transformers, accelerate, gguf, sentencepiece, pyarrow, trl, pandas, polars, duckdb, datasets and
+# zstandard.
 goldens:
 	$(PYTHON) $(GOLDENS)/make_families.py $(GOLDENS)/families
 	$(PYTHON) $(GOLDENS)/make_gguf.py $(GOLDENS)/families $(GOLDENS)/gguf
 	$(PYTHON) $(GOLDENS)/make_displacement.py families $(GOLDENS)/families
 	$(PYTHON) $(GOLDENS)/make_templates.py $(GOLDENS)/templates.json
 	$(PYTHON) $(GOLDENS)/make_folders.py $(GOLDENS)/families/llama/model $(GOLDENS)/folders.jsonl
+	$(PYTHON) $(GOLDENS)/make_tables.py $(GOLDENS)/tables
 	$(PYTHON) $(GOLDENS)/make_trl.py $(GOLDENS)/families/llama/model $(GOLDENS)/trl.jsonl $(GOLDENS)/trl.parquet
 	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; set -ex; \
 	$(PYTHON) $(GOLDENS)/make_rows.py "$$model" $(GOLDENS)/rows.json $(GOLDENS)/rows.golden.jsonl; \

@@ -4,9 +4,9 @@
 //! `tokenization_utils_base.py`, `render_jinja_template` of `utils/chat_template_utils.py`, version
 //! 5.24).
 
-use ches_udfs::{FieldValue, Turn};
+use ches_udfs::{Content, FieldValue, TemplateVariables, Turn};
 
-use crate::jinja::{Template, Value};
+use crate::jinja::{Template, Value, repr};
 
 /// Far above any real chat template.
 pub const MAX_TEMPLATE_BYTES: usize = 1 << 16;
@@ -62,22 +62,49 @@ impl ChatTemplate {
     }
 
     /// Renders turns, followed by the beginning of an assistant turn if
-    /// `add_generation_prompt`.
+    /// `add_generation_prompt`. The template finds `variables` besides, before those of all conversations.
     ///
     /// # Errors
     /// What the template says of a conversation that it refuses.
-    pub fn render(&self, turns: &[Turn], add_generation_prompt: bool) -> Result<String, String> {
-        self.render_messages(turns.iter().map(message).collect(), add_generation_prompt)
+    pub fn render(
+        &self,
+        turns: &[Turn],
+        variables: &TemplateVariables,
+        add_generation_prompt: bool,
+    ) -> Result<String, String> {
+        let messages = turns.iter().map(message).collect();
+        let rendered = self.render_messages(messages, variables, add_generation_prompt)?;
+        let parts = turns.iter().filter_map(|turn| match &turn.content {
+            Content::Parts(parts) => parts.first(),
+            _ => None,
+        });
+        for first in parts {
+            if lists_beginning_with(first)
+                .iter()
+                .any(|list| rendered.contains(list))
+            {
+                return Err("the chat template prints the list of a message's parts; accepted: a template that \
+                            goes through them, or a content that is a string"
+                    .into());
+            }
+        }
+        Ok(rendered)
     }
 
     fn render_messages(
         &self,
         messages: Vec<Vec<(String, Value)>>,
+        of_row: &TemplateVariables,
         add_generation_prompt: bool,
     ) -> Result<String, String> {
         let messages = messages.into_iter();
         let messages = messages.map(|message| Value::dict(as_shown(message)));
         let mut variables = self.variables.clone();
+        let of_row = of_row.iter();
+        set_all(
+            &mut variables,
+            of_row.map(|(name, of)| (name.clone(), value(of))),
+        );
         let conversation = [
             ("messages", Value::list(messages.collect())),
             ("add_generation_prompt", Value::Bool(add_generation_prompt)),
@@ -127,15 +154,34 @@ fn has_large_integer(text: &str) -> bool {
 
 /// A turn's fields, in their order.
 fn message(turn: &Turn) -> Vec<(String, Value)> {
-    let own = [("role", &turn.role), ("content", &turn.content)];
-    let mut fields: Vec<_> = own
-        .map(|(name, text)| (name.to_owned(), Value::str(text)))
-        .into();
+    let mut fields = vec![("role".to_owned(), Value::str(&turn.role))];
+    let content = match &turn.content {
+        Content::Text(text) => Some(Value::str(text)),
+        Content::Parts(parts) => Some(Value::list(parts.iter().map(value).collect())),
+        Content::Absent => None,
+    };
+    fields.extend(content.map(|content| ("content".to_owned(), content)));
     for field in &turn.fields {
         let at = field.at.min(fields.len());
         fields.insert(at, (field.name.clone(), value(&field.value)));
     }
     fields
+}
+
+/// How a list begins whose first item is this, as Python prints it and as JSON.
+fn lists_beginning_with(part: &FieldValue) -> Vec<String> {
+    let FieldValue::Struct(fields) = part else {
+        return vec![];
+    };
+    let Some((name, FieldValue::Text(text))) = fields.first() else {
+        return vec![];
+    };
+    let python = |text| repr(&Value::str(text)).unwrap_or_default();
+    let json = |text| serde_json::to_string(text).unwrap_or_default();
+    vec![
+        format!("[{{{}: {}", python(name), python(text)),
+        format!("[{{{}: {}", json(name), json(text)),
+    ]
 }
 
 fn value(of_field: &FieldValue) -> Value {
@@ -232,7 +278,7 @@ mod tests {
                     })
                     .collect();
                 let prompt = case["add_generation_prompt"].as_bool().unwrap();
-                let rendered = template.render(&turns, prompt);
+                let rendered = template.render(&turns, &vec![], prompt);
                 match case["text"].as_str() {
                     Some(text) => assert_eq!(rendered.as_deref(), Ok(text), "{name}: {turns:?}"),
                     None => {
@@ -314,7 +360,7 @@ mod tests {
                 let messages = messages.collect::<Option<Vec<_>>>().unwrap();
                 let rendered = template.as_ref().map_err(String::clone);
                 let rendered = rendered.and_then(|template| {
-                    template.render_messages(messages, case.add_generation_prompt)
+                    template.render_messages(messages, &vec![], case.add_generation_prompt)
                 });
                 let of = format!("{} of {}", swept.name, case.conversation);
                 match (rendered, &case.text) {

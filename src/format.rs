@@ -1,6 +1,6 @@
 //! How a prompt and a response become one text.
 
-use ches_udfs::{ASSISTANT, Text, Turn, USER, quoted, transcript_turns};
+use ches_udfs::{ASSISTANT, TemplateVariables, Text, Turn, USER, quoted, transcript_turns};
 
 use crate::chat_template::ChatTemplate;
 use crate::tokenizer::TextTokenizer;
@@ -53,7 +53,7 @@ impl Format {
             .into_iter()
             .find_map(|system| {
                 let text = template
-                    .render(&[&system[..], &pair].concat(), false)
+                    .render(&[&system[..], &pair].concat(), &vec![], false)
                     .ok()?;
                 let (_, after) = text.split_once(CONTENT_PROBE)?;
                 Some(match tokenizer.first_special(after) {
@@ -92,8 +92,12 @@ impl Format {
         }
     }
 
-    /// Renders a prompt.
-    pub fn prompt<'a>(&'a self, prompt: &'a Text) -> Result<RenderedPrompt<'a>, FormatError> {
+    /// Renders a prompt; `variables` are what the template finds besides, for its responses, too.
+    pub fn prompt<'a>(
+        &'a self,
+        prompt: &'a Text,
+        variables: &'a TemplateVariables,
+    ) -> Result<RenderedPrompt<'a>, FormatError> {
         let (turns, text) = match self {
             Self::Raw => (Vec::new(), raw(prompt).map_err(FormatError::Prompt)?),
             Self::Chat { template, .. } => {
@@ -104,12 +108,14 @@ impl Format {
                         transcript_turns(transcript, None).map_err(FormatError::Prompt)?
                     }
                 };
-                let text = template.render(&turns, true).map_err(FormatError::Prompt)?;
+                let text = template.render(&turns, variables, true);
+                let text = text.map_err(FormatError::Prompt)?;
                 (turns, text)
             }
         };
         Ok(RenderedPrompt {
             format: self,
+            variables,
             turns,
             text,
         })
@@ -120,6 +126,7 @@ impl Format {
 #[derive(Debug)]
 pub struct RenderedPrompt<'a> {
     format: &'a Format,
+    variables: &'a TemplateVariables,
     turns: Vec<Turn>,
     /// The prompt's text.
     pub text: String,
@@ -145,7 +152,7 @@ impl RenderedPrompt<'_> {
         match &turns[..] {
             [] => return Ok(String::new()),
             [only] if only.is_assistant() && self.is_its_content(template, only) => {
-                return Ok(only.content.clone());
+                return Ok(only.content.as_text().unwrap_or_default().to_owned());
             }
             [.., last] if !last.is_assistant() => {
                 return Err(FormatError::Response(format!(
@@ -157,7 +164,7 @@ impl RenderedPrompt<'_> {
         }
         let conversation: Vec<Turn> = self.turns.iter().cloned().chain(turns).collect();
         let whole = template
-            .render(&conversation, false)
+            .render(&conversation, self.variables, false)
             .map_err(FormatError::Response)?;
         let Some(after) = whole.strip_prefix(&self.text) else {
             return Err(FormatError::Response(
@@ -180,14 +187,17 @@ impl RenderedPrompt<'_> {
     /// Whether an answer is what its content says: a template may write further fields of it too, such
     /// as tool calls.
     fn is_its_content(&self, template: &ChatTemplate, answer: &Turn) -> bool {
+        let Some(text) = answer.content.as_text() else {
+            return false;
+        };
         if answer.fields.is_empty() {
             return true;
         }
         let with = |answer: Turn| {
             let turns: Vec<Turn> = self.turns.iter().cloned().chain([answer]).collect();
-            template.render(&turns, false).ok()
+            template.render(&turns, self.variables, false).ok()
         };
-        let content = Turn::new(answer.role.as_str(), answer.content.as_str());
+        let content = Turn::new(answer.role.as_str(), text);
         let of_content = with(content);
         of_content.is_some() && of_content == with(answer.clone())
     }

@@ -35,6 +35,8 @@ mod format;
 mod from_settings;
 pub mod gguf;
 mod gguf_tokenizer;
+#[cfg(feature = "remote")]
+pub mod hub;
 mod jinja;
 mod mapped_file;
 mod memo;

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex};
 use ches_udfs::{
     Argument, Displacement, Job, Needs, PairScores, PreferencePair, PromptedResponse,
     ResponseEmbedding, ResponseScores, RowError, ScorerError, ShownPair, SimulatedDisplacement,
-    Text, TokenChange, quoted,
+    TemplateVariables, Text, TokenChange, quoted,
 };
 
 use crate::budget::Budget;
 use crate::decoder::{self, Predicted};
 use crate::engine::{Embedding, Group, GroupOutput};
+use crate::error::said;
 use crate::format::Format;
 use crate::from_settings::{format, key_of_model, open_cache, open_model, other, setting};
 use crate::memo::{Key, Memo, ModelScores, Similarities, Wanted};
@@ -86,7 +87,7 @@ impl<'a> Run<'a> {
         let arguments = [Argument::Chosen, Argument::Rejected];
         let encoded = self.encoded(rows, |pair| {
             let texts = [&pair.chosen, &pair.rejected];
-            let mut encoded = self.encode(&pair.prompt, texts, arguments)?;
+            let mut encoded = self.encode(&pair.prompt, &pair.variables, texts, arguments)?;
             if self.job.needs.contains(Needs::TOKENS) {
                 encoded.shown = Some(Box::new(self.shown(pair, &encoded.sequences)?));
             }
@@ -103,7 +104,12 @@ impl<'a> Run<'a> {
         rows: &[PromptedResponse],
     ) -> Result<Vec<RowResult<ResponseScores>>, ScorerError> {
         let encoded = self.encoded(rows, |row| {
-            self.encode(&row.prompt, [&row.response], [Argument::Response])
+            self.encode(
+                &row.prompt,
+                &row.variables,
+                [&row.response],
+                [Argument::Response],
+            )
         })?;
         let keep = |row: &Encoded, output| response_model_scores(row, output, self.job.needs);
         self.score(encoded, keep, response_scores)
@@ -135,7 +141,11 @@ impl<'a> Run<'a> {
         let encoder = self.encoder();
         let error = row_error([Argument::Chosen, Argument::Rejected]);
         let rendered = encoder
-            .render(&pair.prompt, &[&pair.chosen, &pair.rejected])
+            .render(
+                &pair.prompt,
+                &pair.variables,
+                &[&pair.chosen, &pair.rejected],
+            )
             .map_err(error)?;
         let sequences = encoder.tokenize(&rendered).map_err(error)?;
         Ok(EncodedPair {
@@ -152,7 +162,11 @@ impl<'a> Run<'a> {
         let error = row_error([Argument::Chosen, Argument::Rejected]);
         let encoder = self.encoder();
         let rendered = encoder
-            .render(&pair.prompt, &[&pair.chosen, &pair.rejected])
+            .render(
+                &pair.prompt,
+                &pair.variables,
+                &[&pair.chosen, &pair.rejected],
+            )
             .map_err(error)?;
         let prompt = encoder.prompt_ids(&rendered).map_err(error)?;
         let [chosen_text, rejected_text] = <[String; 2]>::try_from(rendered.responses)
@@ -179,12 +193,13 @@ impl<'a> Run<'a> {
     fn encode<const N: usize>(
         &self,
         prompt: &Text,
+        variables: &TemplateVariables,
         responses: [&Text; N],
         arguments: [Argument; N],
     ) -> RowResult<Encoded> {
         let sequences = self
             .encoder()
-            .encode(prompt, &responses)
+            .encode(prompt, variables, &responses)
             .map_err(row_error(arguments))?;
         for (sequence, argument) in sequences.iter().zip(arguments) {
             self.check_tokens(sequence, argument)?;
@@ -397,7 +412,7 @@ impl<'a> Run<'a> {
             metrics.model_time.add_duration(answer.model_time);
             metrics.tokens.add(tokens(&answer.group.sequences));
             self.observer.scored(1, tokens(&answer.group.sequences));
-            let of_model = |error| RowError::of_row(format!("the model: {error}"));
+            let of_model = |error| RowError::of_row(format!("the model: {}", said(&error)));
             computed(numbers[answer.number], answer.output.map_err(of_model));
         };
         scheduler

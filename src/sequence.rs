@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ches_udfs::Text;
+use ches_udfs::{TemplateVariables, Text};
 
 use crate::format::{Format, FormatError};
 use crate::tokenizer::TextTokenizer;
@@ -95,20 +95,27 @@ impl Encoder<'_> {
     pub fn encode(
         &self,
         prompt: &Text,
+        variables: &TemplateVariables,
         responses: &[&Text],
     ) -> Result<Vec<Sequence>, EncodingError> {
-        self.tokenize(&self.render(prompt, responses)?)
+        self.tokenize(&self.render(prompt, variables, responses)?)
     }
 
     /// Renders a prompt and several responses to it.
-    pub fn render(&self, prompt: &Text, responses: &[&Text]) -> Result<Rendered, EncodingError> {
+    pub fn render(
+        &self,
+        prompt: &Text,
+        variables: &TemplateVariables,
+        responses: &[&Text],
+    ) -> Result<Rendered, EncodingError> {
         let error = |at| {
             move |error| match error {
                 FormatError::Prompt(reason) => (None, reason),
                 FormatError::Response(reason) => (at, reason),
             }
         };
-        let prompt = self.format.prompt(prompt).map_err(error(None))?;
+        let prompt = self.format.prompt(prompt, variables);
+        let prompt = prompt.map_err(error(None))?;
         let responses = responses
             .iter()
             .enumerate()

@@ -486,6 +486,7 @@ async fn no_file_at_all() {
             prompt: text(),
             chosen: text(),
             rejected: text(),
+            variables: Vec::new(),
         };
         let error = ModelScorer::new()
             .score_pairs(&Job::new(settings.clone(), Needs::all()), vec![pair])

@@ -26,12 +26,13 @@ from . import _native
 from ._native import __version__
 
 if TYPE_CHECKING:
+    import pyarrow
     from datafusion import SessionContext
     from typing_extensions import Unpack
 
     from ._settings import Settings
 
-__all__ = ["PAIR_SCORES", "__version__", "register", "score", "unload"]
+__all__ = ["PAIR_SCORES", "__version__", "read", "register", "score", "unload"]
 
 PAIR_SCORES: tuple[str, ...] = tuple(_native.PAIR_SCORES)
 """What :func:`score` gives: the SQL functions of a pair."""
@@ -83,7 +84,7 @@ def score(
     scores. Other threads run meanwhile, and Ctrl-C stops it.
 
     Args:
-        data: A pyarrow ``Table``, ``RecordBatch`` or ``RecordBatchReader``, a pandas or polars
+        data: A path or a URL, as for :func:`read`; a pyarrow ``Table``, ``RecordBatch`` or ``RecordBatchReader``, a pandas or polars
             ``DataFrame``, a ``Dataset`` or ``DatasetDict`` of ``datasets``, or whatever else gives its
             rows by ``__arrow_c_stream__``. Strings, or conversations of messages with ``role`` and
             ``content``.
@@ -107,6 +108,12 @@ def score(
     """
     from . import _tables
 
+    if isinstance(data, str | os.PathLike):
+        table = read(data)
+        return cast(
+            Data,
+            score(table, scores, prompt=prompt, chosen=chosen, rejected=rejected, **settings),
+        )
     names = [scores] if isinstance(scores, str) else list(scores)
     if not names:
         raise ValueError(f"scores is empty; accepted: some of {', '.join(PAIR_SCORES)}")
@@ -117,6 +124,23 @@ def score(
         return _native.score_stream(stream, columns, names, given)
 
     return cast(Data, _tables.with_columns(data, columns, names, score_stream))
+
+
+def read(place: str | os.PathLike[str]) -> pyarrow.Table:
+    """The rows of a file, of the files of a folder or a pattern, or of a data set of the Hub.
+
+    Parquet, Arrow, CSV, TSV, JSON and JSON Lines, compressed or not, by path or URL (``s3://``, ``gs://``,
+    ``az://``, ``https://``, ``hf://datasets/org/name/data/*.parquet``), as the command ``ches`` reads them.
+
+    Raises:
+        ValueError: Nothing that can be read is there; the message tells what is.
+        RuntimeError: It could not be read to its end.
+    """
+    import pyarrow
+
+    from . import _tables
+
+    return pyarrow.table(_tables.Stream(_native.read_stream(os.fspath(place))))
 
 
 def unload() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 ScoreStream = Callable[[Any], Any]
 
 
-class _Stream:
+class Stream:
     """An Arrow stream, for whoever imports one."""
 
     def __init__(self, capsule: Any) -> None:
@@ -64,7 +64,7 @@ def _pyarrow(data: Any, columns: Sequence[str], scores: Sequence[str], score: Sc
     import pyarrow
 
     _check(data.column_names, columns, scores)
-    scored = pyarrow.table(_Stream(score(data.select(columns).__arrow_c_stream__())))
+    scored = pyarrow.table(Stream(score(data.select(columns).__arrow_c_stream__())))
     for name in scores:
         data = data.append_column(scored.schema.field(name), scored.column(name))
     return data
@@ -83,7 +83,7 @@ def _pandas(data: Any, columns: Sequence[str], scores: Sequence[str], score: Sco
 
     _check(list(data.columns), columns, scores)
     texts = pyarrow.Table.from_pandas(data[list(columns)], preserve_index=False)
-    scored = pyarrow.table(_Stream(score(texts.__arrow_c_stream__()))).to_pandas()
+    scored = pyarrow.table(Stream(score(texts.__arrow_c_stream__()))).to_pandas()
     return data.assign(**{name: scored[name].set_axis(data.index) for name in scores})
 
 
@@ -91,7 +91,7 @@ def _polars(data: Any, columns: Sequence[str], scores: Sequence[str], score: Sco
     import polars
 
     _check(data.columns, columns, scores)
-    scored = polars.DataFrame(_Stream(score(data.select(columns).__arrow_c_stream__())))
+    scored = polars.DataFrame(Stream(score(data.select(columns).__arrow_c_stream__())))
     return data.hstack(scored.select(scores))
 
 
@@ -100,7 +100,7 @@ def _dataset(data: Any, columns: Sequence[str], scores: Sequence[str], score: Sc
 
     _check(data.column_names, columns, scores)
     texts = data.select_columns(list(columns)).with_format("arrow")[:]
-    scored = pyarrow.table(_Stream(score(texts.__arrow_c_stream__())))
+    scored = pyarrow.table(Stream(score(texts.__arrow_c_stream__())))
     for name in scores:
         data = data.add_column(name, scored.column(name))
     return data

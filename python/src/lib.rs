@@ -1,10 +1,11 @@
 //! The native half of the Python module `datafusion_ches`: the functions for another DataFusion, and
-//! the scoring of Arrow tables. What people call is in `datafusion_ches/__init__.py`.
+//! the scoring of Arrow tables, and the reading of files. What people call is in `datafusion_ches/__init__.py`.
 
 mod errors;
 mod functions;
 mod interrupt;
 mod logging;
+mod read;
 mod settings;
 mod table;
 
@@ -18,6 +19,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("PAIR_SCORES", table::PAIR_SCORES)?;
     module.add_class::<functions::Function>()?;
     module.add_function(wrap_pyfunction!(functions::functions, module)?)?;
+    module.add_function(wrap_pyfunction!(read::read_stream, module)?)?;
     module.add_function(wrap_pyfunction!(table::score_stream, module)?)?;
     module.add_function(wrap_pyfunction!(table::unload, module)?)?;
     Ok(())

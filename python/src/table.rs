@@ -98,6 +98,15 @@ pub fn score_stream<'py>(
         let table = read.await.map_err(|error| panicked(&error))??;
         scored(&ches, table, &scores).await
     };
+    let (schema, batches) = run(py, work)?;
+    stream_of(py, schema, batches)
+}
+
+/// Runs work and looks for Ctrl-C meanwhile.
+pub fn run<T: Send + 'static>(
+    py: Python<'_>,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> PyResult<T> {
     let runtime = RUNTIME.as_ref();
     let runtime = runtime.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
     let mut work = runtime.spawn(work);
@@ -111,9 +120,16 @@ pub fn score_stream<'py>(
             return Err(interrupt);
         }
     };
-    let (schema, batches) = done
-        .unwrap_or_else(|error| Err(panicked(&error)))
-        .map_err(|error| raised(&error))?;
+    done.unwrap_or_else(|error| Err(panicked(&error)))
+        .map_err(|error| raised(&error))
+}
+
+/// Batches as an Arrow C stream.
+pub fn stream_of(
+    py: Python<'_>,
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+) -> PyResult<Bound<'_, PyCapsule>> {
     let batches = RecordBatchIterator::new(batches.into_iter().map(Ok), schema);
     let stream = FFI_ArrowArrayStream::new(Box::new(batches));
     PyCapsule::new_with_value(py, stream, STREAM)

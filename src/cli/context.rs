@@ -69,7 +69,7 @@ impl CliSessionContext for Context {
     }
 
     async fn execute_logical_plan(&self, plan: LogicalPlan) -> Result<DataFrame> {
-        self.watch.statement_ended();
+        self.watch.statement_begins(&plan);
         refuse_accounts(&plan)?;
         #[cfg(feature = "delta")]
         let plan = at_one_version(&self.session, plan).await?;

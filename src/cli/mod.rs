@@ -257,7 +257,9 @@ fn summarise(args: &Args, watch: &Watch, began: Instant) {
     let tokens = scores.tokens;
     let took = began.elapsed().as_secs_f64();
     let per_second = tokens as f64 / took.max(0.001);
-    eprintln!("{scores}; {tokens} tokens in {took:.1} s ({per_second:.0}/s)");
+    let failed = watch.failed().map(|failed| format!("; {failed}"));
+    let failed = failed.unwrap_or_default();
+    eprintln!("{scores}; {tokens} tokens in {took:.1} s ({per_second:.0}/s){failed}");
 }
 
 /// What is told on stderr: warnings, or what `RUST_LOG` asks for.

@@ -1,12 +1,13 @@
 //! Object stores by URL.
 //!
-//! `datafusion-cli` brings S3, GCS and HTTP; this adds Azure. All take their account from the
+//! `datafusion-cli` brings S3, GCS and HTTP; this adds Azure, and data sets of the Hugging Face Hub. All take their account from the
 //! usual environment variables.
 
 use std::sync::Arc;
 
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::object_store::ObjectStoreRegistry;
+use datafusion_ches::hub::DatasetStore;
 use datafusion_cli::object_storage::instrumented::InstrumentedObjectStoreRegistry;
 use object_store::ObjectStore;
 use object_store::azure::MicrosoftAzureBuilder;
@@ -14,14 +15,14 @@ use url::Url;
 
 const AZURE_SCHEMES: [&str; 5] = ["az", "azure", "abfs", "abfss", "adl"];
 
-/// The stores of a session; those on Azure are opened when first asked for.
+/// The stores of a session; those on Azure and on the Hub are opened when first asked for.
 #[derive(Debug)]
 pub struct ObjectStores {
     opened: Arc<InstrumentedObjectStoreRegistry>,
 }
 
 impl ObjectStores {
-    /// Adds Azure to the stores that are opened already.
+    /// Adds Azure and the Hub to the stores that are opened already.
     pub fn new(opened: Arc<InstrumentedObjectStoreRegistry>) -> Self {
         Self { opened }
     }
@@ -42,6 +43,12 @@ impl ObjectStoreRegistry for ObjectStores {
 
     fn get_store(&self, url: &Url) -> Result<Arc<dyn ObjectStore>> {
         match self.opened.get_store(url) {
+            Err(_) if url.scheme() == "hf" && url.host_str() == Some("datasets") => {
+                let store = DatasetStore::from_env();
+                let store = store.map_err(|error| DataFusionError::External(Box::new(error)))?;
+                self.opened.register_store(url, Arc::new(store));
+                self.opened.get_store(url)
+            }
             Err(_) if AZURE_SCHEMES.contains(&url.scheme()) => {
                 let built = MicrosoftAzureBuilder::from_env()
                     .with_url(url.as_str())

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::utils::quote_identifier;
 use datafusion::error::Result;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
@@ -27,6 +29,10 @@ struct State {
     done: Option<Scores>,
     /// How many these are.
     statements: usize,
+    /// The table that the running statement reads, as it stands in SQL, with its columns, if it is one.
+    source: Option<(String, Vec<String>)>,
+    /// Why rows failed in the last statement before in which some did.
+    failed: Option<String>,
 }
 
 impl State {
@@ -40,15 +46,89 @@ impl State {
                 sum
             })
     }
+
+    /// Why rows failed, and the query that lists them.
+    fn failed(&self) -> Option<String> {
+        let mut reasons = String::new();
+        let mut query = None;
+        for plan in &self.plans {
+            let _ = plan.apply(|node| {
+                if let Some(scoring) = node.downcast_ref::<ScoreExec>() {
+                    reasons = scoring.failures().commonest();
+                    let calls = scoring.pair_columns();
+                    query = query
+                        .take()
+                        .or_else(|| self.query(calls.first()?.as_ref()?));
+                }
+                Ok(TreeNodeRecursion::Continue)
+            });
+            if !reasons.is_empty() {
+                break;
+            }
+        }
+        if reasons.is_empty() {
+            return self.failed.clone();
+        }
+        let listed = query.map(|query| format!("; {query} lists such rows and computes nothing"));
+        Some(format!("failed: {reasons}{}", listed.unwrap_or_default()))
+    }
+
+    /// Lists the rows of the statement's table that fail for these texts.
+    fn query(&self, texts: &[String]) -> Option<String> {
+        let (table, columns) = self.source.as_ref()?;
+        if !texts.iter().all(|text| columns.contains(text)) {
+            return None;
+        }
+        let texts: Vec<_> = texts.iter().map(|text| quote_identifier(text)).collect();
+        let error = format!("preference_scores({})['error']", texts.join(", "));
+        Some(format!(
+            "SELECT *, {error} AS error FROM {table} WHERE {error} IS NOT NULL"
+        ))
+    }
+}
+
+/// The table that a plan reads, as it stands in SQL, with its columns; None if there are several.
+fn source(plan: &LogicalPlan) -> Option<(String, Vec<String>)> {
+    let mut tables: Vec<(String, Vec<String>)> = Vec::new();
+    let visited = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            let name = scan.table_name.table();
+            let is_path = name.contains(['/', '.', '*', '{', ' ']);
+            let name = match is_path {
+                true => format!("'{}'", name.replace('\'', "''")),
+                false => scan.table_name.to_quoted_string(),
+            };
+            let fields = scan.source.schema();
+            let columns = fields.fields().iter().map(|field| field.name().clone());
+            let table = (name, columns.collect());
+            if !tables.contains(&table) {
+                tables.push(table);
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    visited.ok()?;
+    match tables.len() {
+        1 => tables.pop(),
+        _ => None,
+    }
 }
 
 impl Watch {
-    /// A statement ended: its plans are let go of.
-    pub fn statement_ended(&self) {
+    /// A statement ended, its plans are let go of, and one with this plan begins.
+    pub fn statement_begins(&self, plan: &LogicalPlan) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.done = state.scores();
+        state.failed = state.failed();
         state.plans.clear();
         state.statements += 1;
+        state.source = source(plan);
+    }
+
+    /// Why rows failed, and the query that lists them; None where none did.
+    pub fn failed(&self) -> Option<String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.failed()
     }
 
     /// What scoring came to in all statements; none if nothing was scored.

@@ -27,6 +27,7 @@ mod text;
 mod value;
 
 pub use error::{Error, Result};
+pub use text::repr;
 pub use value::Value;
 
 /// A compiled template. To be made, used and dropped on a thread with a large stack: it is read,

@@ -1,25 +1,19 @@
-//! Models of the Hugging Face Hub, by the hf-hub crate: in the Hub's own cache (`HF_HOME`,
-//! `HF_HUB_CACHE`), by the Hub's own token (`HF_TOKEN`, or the one that `hf auth login` stored).
+//! Models of the Hugging Face Hub, in the Hub's own cache: `HF_HUB_CACHE`, or `hub` in `HF_HOME`.
+//!
+//! The cache is laid out as `huggingface_hub` 1.x does (`file_download.py`): what one has fetched the other finds.
 
 use std::fs::{File, TryLockError};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use hf_hub::api::Progress;
-use hf_hub::api::sync::{Api, ApiBuilder, ApiRepo};
-use hf_hub::{Cache, CacheRepo, Repo, RepoType};
+use futures::TryStreamExt;
 
+use crate::hub::{Client, HubError, Kind, Located, open};
 use crate::model_directory::{
     ADAPTER, CONFIG, INDEX, MAX_JSON_BYTES, TOKENIZER, WEIGHTS, shard_names,
 };
 use crate::tokenizer_files::{ADDED_TOKENS, SPECIAL_TOKENS_MAP, TEMPLATE, TOKENIZER_CONFIG};
-
-/// How often a file is asked for.
-const ATTEMPTS: u32 = 4;
-
-/// How long nothing may come.
-const SILENCE: Duration = Duration::from_secs(60);
 
 /// Brings the model `org/name[@revision]` to the Hub's cache. Without an answer of the Hub what is
 /// cached of that revision is taken.
@@ -39,91 +33,49 @@ pub fn fetch(place: &str) -> Result<PathBuf, String> {
     if !is_id || !revision.split('/').all(is_name) {
         return Err("accepted: hf://org/name or hf://org/name@revision".into());
     }
+    let cache = Cache::of(id)?;
     let (id, revision) = (id.to_owned(), revision.to_owned());
-    let (beat, beats) = std::sync::mpsc::channel();
-    let (result, results) = std::sync::mpsc::channel();
-    // The crate's requests have no end of their own; one that falls silent is left behind.
+    // Whoever asks may be within a runtime of its own.
     let work = move || {
-        let beat = || {
-            let _ = beat.send(());
-        };
-        let _ = result.send(fetch_revision(&id, &revision, &beat));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
+        runtime.block_on(fetch_revision(&id, &revision, &cache))
     };
     let thread = std::thread::Builder::new().name("ches-hub".into());
     let thread = thread.spawn(work).map_err(|error| error.to_string())?;
-    loop {
-        match beats.recv_timeout(SILENCE) {
-            Ok(()) => {}
-            Err(RecvTimeoutError::Timeout) => {
-                return Err(format!("nothing came for {} s", SILENCE.as_secs()));
-            }
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-    }
-    // The crate asserts what servers and file systems usually hold to.
-    let _ = thread.join();
-    results
-        .recv()
-        .unwrap_or_else(|_| Err("the Hub's answer or its cache makes no sense".into()))
+    let panicked = |_| Err("the download ended".into());
+    thread.join().unwrap_or_else(panicked)
 }
 
-fn fetch_revision(id: &str, revision: &str, beat: &dyn Fn()) -> Result<PathBuf, String> {
-    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let cache = match set("HF_HUB_CACHE") {
-        Some(folder) => Cache::new(folder.into()),
-        None => Cache::from_env(),
-    };
-    let repo =
-        |revision: &str| Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned());
-    let mut builder = ApiBuilder::from_cache(cache.clone()).with_progress(false);
-    if let Some(endpoint) = set("HF_ENDPOINT") {
-        builder = builder.with_endpoint(endpoint);
-    }
-    if let Some(token) = set("HF_TOKEN") {
-        builder = builder.with_token(Some(token));
-    }
-    let api = builder.build().map_err(|error| error.to_string())?;
-    let is_offline = set("HF_HUB_OFFLINE")
-        .is_some_and(|value| ["1", "on", "yes", "true"].contains(&&value.to_ascii_lowercase()[..]));
-    let info = if is_offline {
-        Err("HF_HUB_OFFLINE is set".to_owned())
-    } else {
-        let info = api.repo(repo(revision)).info();
-        info.map_err(|error| error.to_string())
-    };
-    let info = match info {
+async fn fetch_revision(id: &str, revision: &str, cache: &Cache) -> Result<PathBuf, String> {
+    let client = Client::from_env().map_err(|error| error.to_string())?;
+    let info = match client.info(Kind::Model, id, revision).await {
         Ok(info) => info,
-        Err(reason) if is_refusal(&reason) => return Err(reason),
-        Err(reason) => {
-            let config = cache.repo(repo(revision)).get(CONFIG);
-            let snapshot = config.as_deref().and_then(Path::parent);
-            return match snapshot {
-                Some(snapshot) => Ok(snapshot.to_owned()),
+        Err(HubError::Unreachable(reason)) => {
+            let cached = cache.commit(revision).map(|commit| cache.snapshot(&commit));
+            return match cached.filter(|snapshot| snapshot.join(CONFIG).exists()) {
+                Some(snapshot) => Ok(snapshot),
                 None => Err(format!("{reason}; and nothing of it is cached")),
             };
         }
+        Err(error) => return Err(error.to_string()),
     };
-    if !info.sha.chars().all(|c| c.is_ascii_alphanumeric()) {
-        return Err(format!("the Hub calls the commit '{}'", info.sha));
-    }
     let names: Vec<String> = info
         .siblings
         .into_iter()
         .map(|file| file.rfilename)
         .collect();
     let has = |name: &str| names.iter().any(|found| found == name);
+    let _lock = cache.lock()?;
     // One commit for all files, whatever is pushed meanwhile.
-    let of_commit = repo(&info.sha);
-    let _lock = lock(&cache, &of_commit, beat)?;
     let commit = Commit {
-        api: &api,
-        files: api.repo(of_commit.clone()),
-        cached: cache.repo(of_commit),
-        beat,
+        client,
+        cache,
+        id,
+        sha: &info.sha,
     };
-    // What another tool has fetched of the commit is found by this.
-    let referred = commit.cached.create_ref(&info.sha);
-    referred.map_err(|error| error.to_string())?;
     for name in [
         CONFIG,
         TOKENIZER,
@@ -135,13 +87,13 @@ fn fetch_revision(id: &str, revision: &str, beat: &dyn Fn()) -> Result<PathBuf, 
         ADAPTER,
     ] {
         if has(name) {
-            commit.get(name)?;
+            commit.get(name).await?;
         }
     }
     if has(WEIGHTS) {
-        commit.get(WEIGHTS)?;
+        commit.get(WEIGHTS).await?;
     } else if has(INDEX) {
-        let index = commit.get(INDEX)?;
+        let index = commit.get(INDEX).await?;
         let bytes = index.metadata().map_or(0, |index| index.len());
         if bytes > MAX_JSON_BYTES {
             return Err(format!(
@@ -151,123 +103,158 @@ fn fetch_revision(id: &str, revision: &str, beat: &dyn Fn()) -> Result<PathBuf, 
         let index = std::fs::read(index).map_err(|error| format!("{INDEX}: {error}"))?;
         let shards = shard_names(&index).map_err(|reason| format!("{INDEX}: {reason}"))?;
         for shard in shards {
-            commit.get(&shard)?;
+            commit.get(&shard).await?;
         }
     } else {
         let found = names.join(", ");
         return Err(format!("no {WEIGHTS} and no {INDEX}; found: {found}"));
     }
-    let of_revision = cache.repo(repo(revision));
-    of_revision
-        .create_ref(&info.sha)
-        .map_err(|error| error.to_string())?;
-    Ok(of_revision.pointer_path(&info.sha))
+    cache.refer(revision, &info.sha)?;
+    Ok(cache.snapshot(&info.sha))
 }
 
-/// Held while one process fetches a model.
-fn lock(cache: &Cache, repo: &Repo, beat: &dyn Fn()) -> Result<File, String> {
-    let path = cache
-        .path()
-        .join(format!(".{}.ches.lock", repo.folder_name()));
-    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
-    std::fs::create_dir_all(cache.path()).map_err(failed)?;
-    let file = File::create(&path).map_err(failed)?;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => {
-                beat();
-                std::thread::sleep(Duration::from_millis(200));
+/// What is cached of a model.
+#[derive(Debug)]
+struct Cache {
+    /// Of all models.
+    root: PathBuf,
+    /// `models--org--name`
+    name: String,
+}
+
+impl Cache {
+    fn of(id: &str) -> Result<Self, String> {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let root = match (set("HF_HUB_CACHE"), set("HF_HOME")) {
+            (Some(root), _) => root.into(),
+            (None, Some(home)) => PathBuf::from(home).join("hub"),
+            (None, None) => {
+                let home = std::env::home_dir();
+                let home = home.ok_or("there is no home directory; set HF_HOME")?;
+                home.join(".cache/huggingface/hub")
             }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        };
+        Ok(Self {
+            root,
+            name: format!("models--{}", id.replace('/', "--")),
+        })
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.root.join(&self.name)
+    }
+
+    fn snapshot(&self, commit: &str) -> PathBuf {
+        self.folder().join("snapshots").join(commit)
+    }
+
+    /// The commit that a revision was when it was last asked for.
+    fn commit(&self, revision: &str) -> Option<String> {
+        let text = std::fs::read_to_string(self.folder().join("refs").join(revision)).ok()?;
+        Some(text.trim().to_owned()).filter(|commit| {
+            !commit.is_empty() && commit.chars().all(|c| c.is_ascii_alphanumeric())
+        })
+    }
+
+    fn refer(&self, revision: &str, commit: &str) -> Result<(), String> {
+        let path = self.folder().join("refs").join(revision);
+        let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        std::fs::write(&path, commit).map_err(failed)
+    }
+
+    /// Held while one process fetches a model.
+    fn lock(&self) -> Result<File, String> {
+        let path = self.root.join(format!(".{}.ches.lock", self.name));
+        let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+        std::fs::create_dir_all(&self.root).map_err(failed)?;
+        let file = File::create(&path).map_err(failed)?;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(200)),
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
         }
     }
-}
-
-/// Whether the Hub answered: there is no such thing, or it is not for everybody.
-fn is_refusal(reason: &str) -> bool {
-    reason.contains("http status: 4")
 }
 
 /// The files of one commit.
 struct Commit<'a> {
-    api: &'a Api,
-    files: ApiRepo,
-    cached: CacheRepo,
-    beat: &'a dyn Fn(),
+    client: Client,
+    cache: &'a Cache,
+    id: &'a str,
+    sha: &'a str,
 }
 
 impl Commit<'_> {
     /// A file, from the cache or else from the Hub.
-    fn get(&self, name: &str) -> Result<PathBuf, String> {
-        if let Some(path) = self.cached.get(name) {
+    async fn get(&self, name: &str) -> Result<PathBuf, String> {
+        let path = self.cache.snapshot(self.sha).join(name);
+        if path.exists() {
             return Ok(path);
         }
-        let mut wait = Duration::from_millis(500);
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            (self.beat)();
-            let reason = match self.download(name) {
-                Ok(path) => return Ok(path),
-                Err(reason) => reason,
-            };
-            if attempt == ATTEMPTS || is_refusal(&reason) {
-                return Err(format!("{name}: {reason}"));
-            }
-            std::thread::sleep(wait);
-            wait *= 3;
+        let of = (Kind::Model, self.id, self.sha);
+        let meta = self.client.size(of, name).await;
+        let meta = meta.map_err(|error| error.to_string())?;
+        let tag = meta.tag.unwrap_or_default();
+        if tag.is_empty() || !tag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+            return Err(format!("{name}: the Hub tags it '{tag}'"));
         }
+        let blobs = self.cache.folder().join("blobs");
+        let blob = blobs.join(&tag);
+        let failed = |error: std::io::Error| format!("{}: {error}", blob.display());
+        std::fs::create_dir_all(&blobs).map_err(failed)?;
+        let has_size = |path: &Path| path.metadata().is_ok_and(|found| found.len() == meta.bytes);
+        if !has_size(&blob) {
+            // Only one process is here.
+            let part = blob.with_extension("part");
+            self.download(name, &part).await?;
+            if !has_size(&part) {
+                let found = part.metadata().map_or(0, |found| found.len());
+                let _ = std::fs::remove_file(&part);
+                return Err(format!("{name}: {found} bytes came, not {}", meta.bytes));
+            }
+            std::fs::rename(&part, &blob).map_err(failed)?;
+        }
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        point(&path, &blob, name).map_err(failed)?;
+        Ok(path)
     }
 
-    /// What an interrupted download left is removed first, and a download of the wrong size is,
-    /// too: the crate appends to such files without looking at them.
-    fn download(&self, name: &str) -> Result<PathBuf, String> {
-        let metadata = self.api.metadata(&self.files.url(name));
-        let metadata = metadata.map_err(|error| error.to_string())?;
-        let tag = metadata.etag();
-        if tag.is_empty() || !tag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
-            return Err(format!("the Hub tags it '{tag}'"));
-        }
-        let blob = self.cached.blob_path(tag);
-        let has_size = |path: &Path| {
-            let found = path.metadata().map(|found| found.len());
-            found.is_ok_and(|found| found == metadata.size() as u64)
+    async fn download(&self, name: &str, to: &Path) -> Result<(), String> {
+        let located = Located {
+            kind: Kind::Model,
+            id: self.id.to_owned(),
+            commit: self.sha.to_owned(),
+            file: name.to_owned(),
         };
-        let forget = || {
-            for file in [&blob, &blob.with_extension("part")] {
-                let _ = std::fs::remove_file(file);
-            }
-        };
-        if !has_size(&blob) {
-            forget();
+        let body = open(&self.client, &located, None).await;
+        let body = body.map_err(|error| error.to_string())?;
+        let mut bytes = body.into_stream(self.client.clone(), located);
+        let failed = |error: std::io::Error| format!("{}: {error}", to.display());
+        let mut file = File::create(to).map_err(failed)?;
+        while let Some(bytes) = bytes.try_next().await.map_err(|error| error.to_string())? {
+            file.write_all(&bytes).map_err(failed)?;
         }
-        (self.beat)();
-        let path = self.files.download_with_progress(name, Beats(self.beat));
-        let path = path.map_err(|error| error.to_string())?;
-        if has_size(&path) {
-            return Ok(path);
-        }
-        let found = path.metadata().map_or(0, |found| found.len());
-        let _ = std::fs::remove_file(&path);
-        forget();
-        Err(format!("{found} bytes came, not {}", metadata.size()))
+        file.flush().map_err(failed)
     }
 }
 
-/// Says that bytes are coming.
-struct Beats<'a>(&'a dyn Fn());
+/// Makes `path`, of a file `name` in a snapshot, stand for a blob.
+#[cfg(unix)]
+fn point(path: &Path, blob: &Path, name: &str) -> std::io::Result<()> {
+    // From the file's folder up to the model's.
+    let up = "../".repeat(2 + name.matches('/').count());
+    let blob = blob.file_name().unwrap_or_default();
+    std::os::unix::fs::symlink(Path::new(&up).join("blobs").join(blob), path)
+}
 
-impl Progress for Beats<'_> {
-    fn init(&mut self, _size: usize, _filename: &str) {
-        self.0();
-    }
-
-    fn update(&mut self, _size: usize) {
-        self.0();
-    }
-
-    fn finish(&mut self) {
-        self.0();
-    }
+#[cfg(not(unix))]
+fn point(path: &Path, blob: &Path, _name: &str) -> std::io::Result<()> {
+    std::fs::hard_link(blob, path)
 }

@@ -29,7 +29,8 @@ pub const READABLE: &str = ".parquet, .arrow, .feather; .csv, .tsv, .json, .json
      .gz, .zst, .bz2 or .xz";
 
 /// Files beside data that describe it.
-const DESCRIPTIONS: [&str; 4] = [
+const DESCRIPTIONS: [&str; 5] = [
+    "config.json",
     "dataset_dict.json",
     "dataset_info.json",
     "dataset_infos.json",

@@ -70,7 +70,7 @@ pub async fn list(
     }
     let mut found = 0;
     let mut others = None;
-    let mut formats: BTreeMap<String, (Format, Vec<ObjectMeta>)> = BTreeMap::new();
+    let mut files = Vec::new();
     let mut listed = store.list(Some(&place.base));
     let failed = |error: object_store::Error| not_listed(place, &error);
     while let Some(meta) = listed.try_next().await.map_err(failed)? {
@@ -83,16 +83,44 @@ pub async fn list(
         }
         found += 1;
         let name = meta.location.filename().unwrap_or_default();
-        match Format::of_name(name, &is_known) {
-            Some(format) if !is_beside_data(&path) => {
-                let of_format = formats.entry(format.to_string());
-                let (_, files) = of_format.or_insert_with(|| (format, vec![]));
-                files.push(meta);
-            }
-            _ => others = Some(path),
+        match Format::of_name(name, &is_known).is_some() && !is_beside_data(&path) {
+            true => files.push(meta),
+            false => others = Some(path),
         }
     }
     drop(listed);
+    if files.is_empty() {
+        return Err(match others {
+            Some(path) if found == 1 => unreadable(&format!("'{path}', its only file,")),
+            Some(path) => unreadable(&format!("none of its {found} files ('{path}', …)")),
+            None if place.patterns.is_some() => {
+                plan_datafusion_err!("'{written}': no file has such a name")
+            }
+            None => absent(store, place).await,
+        });
+    }
+    of_one_format(place, files, is_known)
+}
+
+/// Files of a place, if they are of one format, and what the names of their folders say.
+///
+/// # Errors
+/// When they are of several formats, or their folders give different columns.
+pub fn of_one_format(
+    place: &Place,
+    found: Vec<ObjectMeta>,
+    is_known: impl Fn(&str) -> bool,
+) -> Result<Files> {
+    let written = &place.written;
+    let mut formats: BTreeMap<String, (Format, Vec<ObjectMeta>)> = BTreeMap::new();
+    for meta in found {
+        let name = meta.location.filename().unwrap_or_default();
+        if let Some(format) = Format::of_name(name, &is_known) {
+            let of_format = formats.entry(format.to_string());
+            let (_, files) = of_format.or_insert_with(|| (format, vec![]));
+            files.push(meta);
+        }
+    }
     if formats.len() > 1 {
         let listed = formats
             .iter()
@@ -109,17 +137,7 @@ pub async fn list(
         );
     }
     let Some((format, mut files)) = formats.into_values().next() else {
-        return Err(match others {
-            Some(path) if found == 1 => unreadable(&format!("'{path}', its only file,")),
-            Some(path) => unreadable(&format!("none of its {found} files ('{path}', …)")),
-            None if place.patterns.is_some() => {
-                plan_datafusion_err!(
-                    "'{written}': no file has such a name{}",
-                    nearest(store, place).await
-                )
-            }
-            None => absent(store, place).await,
-        });
+        return plan_err!("'{written}': no file can be read");
     };
     files.sort_by(|a, b| a.location.cmp(&b.location));
     if files.iter().any(|file| file.size > 0) {
@@ -173,11 +191,17 @@ async fn file(store: &Arc<dyn ObjectStore>, place: &Place) -> Result<Option<Obje
 }
 
 fn not_listed(place: &Place, error: &object_store::Error) -> DataFusionError {
-    plan_datafusion_err!("'{}': {error}", place.written)
+    // Without the kind, where a store says all itself.
+    match error {
+        object_store::Error::Generic { source, .. } => {
+            plan_datafusion_err!("'{}': {source}", place.written)
+        }
+        other => plan_datafusion_err!("'{}': {other}", place.written),
+    }
 }
 
 /// The path of a file from a folder on, with slashes.
-fn within(folder: &Path, file: &Path) -> Option<String> {
+pub fn within(folder: &Path, file: &Path) -> Option<String> {
     let parts = file.prefix_match(folder)?;
     let parts = parts.map(|part| part.as_ref().to_owned());
     let path = parts.collect::<Vec<_>>().join("/");
@@ -217,11 +241,7 @@ async fn nearest(store: &Arc<dyn ObjectStore>, place: &Place) -> String {
     let Some(name) = place.base.filename() else {
         return String::new();
     };
-    let (folder, wanted) = match &place.patterns {
-        Some(_) => return String::new(),
-        None => (parent(&place.base), name),
-    };
-    let Ok(found) = store.list_with_delimiter(Some(&folder)).await else {
+    let Ok(found) = store.list_with_delimiter(Some(&parent(&place.base))).await else {
         return String::new();
     };
     let files = found
@@ -229,10 +249,10 @@ async fn nearest(store: &Arc<dyn ObjectStore>, place: &Place) -> String {
         .iter()
         .filter_map(|file| file.location.filename());
     let folders = found.common_prefixes.iter().filter_map(Path::filename);
-    let alike = |name: &str| {
+    let alike = |other: &str| {
         rapidfuzz::distance::osa::normalized_similarity(
+            other.to_lowercase().chars(),
             name.to_lowercase().chars(),
-            wanted.to_lowercase().chars(),
         )
     };
     let best = files

@@ -6,6 +6,8 @@
 
 mod bytes;
 mod csv;
+#[cfg(feature = "remote")]
+mod dataset;
 mod files_table;
 mod formats;
 mod json;
@@ -59,11 +61,50 @@ pub async fn open(state: &SessionState, place: &str) -> Result<Option<Arc<dyn Ta
     let Some(place) = Place::parse(place)? else {
         return Ok(None);
     };
-    let store = state.runtime_env().object_store(&place.store)?;
+    let store = store(state, &place)?;
     let is_known = |extension: &str| state.get_file_format_factory(extension).is_some();
+    #[cfg(feature = "remote")]
+    let found = match dataset::is_whole(&place) {
+        true => dataset::list(&store, &place, is_known).await?,
+        false => listing::list(&store, &place, is_known).await?,
+    };
+    #[cfg(not(feature = "remote"))]
     let found = listing::list(&store, &place, is_known).await?;
     let table = table(state, &store, &place, found).await?;
     Ok(Some(Arc::new(table)))
+}
+
+/// The session's store of a place; with the feature `remote`, one with the account of the environment where it has
+/// none yet.
+fn store(state: &SessionState, place: &Place) -> Result<Arc<dyn ObjectStore>> {
+    let runtime = state.runtime_env();
+    let found = runtime.object_store(&place.store);
+    #[cfg(feature = "remote")]
+    if found.is_err() {
+        let refused = |reason: String| plan_datafusion_err!("'{}': {reason}", place.written);
+        let url: &url::Url = place.store.as_ref();
+        let store: Arc<dyn ObjectStore> = match url.scheme() {
+            "hf" if url.host_str() == Some("datasets") => {
+                let store = crate::hub::DatasetStore::from_env();
+                Arc::new(store.map_err(|error| refused(error.to_string()))?)
+            }
+            _ => {
+                crate::stores::open_url(url.as_str(), &[])
+                    .map_err(refused)?
+                    .0
+            }
+        };
+        runtime.register_object_store(url, Arc::clone(&store));
+        return Ok(store);
+    }
+    found
+}
+
+/// Bytes of a Parquet file's end that are read at first where each file is a request to the Hub.
+const HUB_FOOTER: usize = 64 << 10;
+
+fn is_of_hub(place: &Place) -> bool {
+    place.store.as_str().starts_with("hf://")
 }
 
 async fn table(
@@ -106,8 +147,14 @@ async fn table(
             (Arc::new(CsvFormat::default().with_options(options)), schema)
         }
         kind => {
+            let mut parquet = options.parquet;
+            if is_of_hub(place) {
+                // The ends of many files are read to plan a query.
+                let hint = &mut parquet.global.metadata_size_hint;
+                *hint = hint.map(|bytes| bytes.min(HUB_FOOTER));
+            }
             let format: Arc<dyn FileFormat> = match kind {
-                Kind::Parquet => Arc::new(ParquetFormat::default().with_options(options.parquet)),
+                Kind::Parquet => Arc::new(ParquetFormat::default().with_options(parquet)),
                 Kind::Other(extension) => match state.get_file_format_factory(&extension) {
                     Some(factory) => factory.create(state, &Default::default())?,
                     None => Arc::new(ArrowFormat),

@@ -31,7 +31,9 @@ pub struct Place {
 pub struct Patterns(Vec<Pattern>);
 
 impl Patterns {
-    fn new(pattern: &str) -> Result<Self> {
+    /// # Errors
+    /// When it is none.
+    pub fn new(pattern: &str) -> Result<Self> {
         let mut alternatives = vec![];
         expand(pattern, &mut alternatives)?;
         let pattern = |text: String| {

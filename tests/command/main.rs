@@ -1,10 +1,14 @@
 //! The command, run as users run it.
 
 mod cli;
+mod data;
 #[cfg(feature = "delta")]
 mod delta;
 #[path = "../support/faulty_proxy.rs"]
 mod faulty_proxy;
+mod hub;
+#[path = "../support/hub_server.rs"]
+mod hub_server;
 mod object_storage;
 mod places;
 #[cfg(all(feature = "cluster", feature = "delta"))]

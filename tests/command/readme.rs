@@ -43,6 +43,10 @@ fn folder() -> TempDir {
         root().join("examples/data/preferences.parquet"),
         "pairs.parquet",
     );
+    let lines = root().join("examples/data/preferences.jsonl");
+    link(lines.clone(), "pairs.jsonl");
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    link(lines, "data/pairs.jsonl");
     folder
 }
 
@@ -148,7 +152,7 @@ fn every_block_runs() {
     let shell: Vec<_> = blocks(&readme, "sh")
         .into_iter()
         .filter(|block| !block.starts_with("make") && !block.starts_with("cargo"))
-        .filter(|block| !block.starts_with("# needs a"))
+        .filter(|block| !block.starts_with("# needs "))
         .collect();
     assert!(sql.len() >= 5 && !shell.is_empty());
     let mut servers = Servers::default();

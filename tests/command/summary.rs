@@ -81,6 +81,74 @@ fn what_became_of_the_rows() {
     }
 }
 
+/// The reasons, and a query that lists such rows and runs no model.
+#[test]
+fn why_rows_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = last_line(
+        folder.path(),
+        "SELECT ches(prompt, chosen, rejected) FROM pairs",
+    );
+    let (_, failed) = line.split_once("; failed: 2 x ").unwrap();
+    assert!(
+        failed.starts_with("the response's first turn has role 'user'"),
+        "{line}"
+    );
+    let (query, _) = failed
+        .split_once(" lists such rows and computes nothing")
+        .unwrap();
+    let (_, query) = query.rsplit_once("; ").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_ches"))
+        .arg("--model")
+        .arg(root().join("tests/goldens/families/llama/model"))
+        .args([
+            "--set",
+            "ches.on_error=null",
+            "--format",
+            "nd-json",
+            "-c",
+            PAIRS,
+            "-c",
+        ])
+        .arg(format!(
+            "SELECT id, error FROM ({query}) WHERE prompt IS NOT NULL ORDER BY id"
+        ))
+        .output()
+        .unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    let ids = out.lines().filter_map(|line| {
+        let row: Value = serde_json::from_str(line).ok()?;
+        row["id"].as_i64()
+    });
+    // The malformed ones, and those with an empty response.
+    assert_eq!(ids.collect::<Vec<_>>(), [5, 6, 7, 8], "{query}: {out}");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains(" 0 tokens in "), "{error}");
+}
+
+#[test]
+fn a_job_ends_in_which_too_many_fail() {
+    let table = "CREATE TABLE many AS SELECT 'q' AS prompt, 'a' AS rejected, CASE WHEN value % 3 = 0 THEN \
+        '[{\"role\": \"user\", \"content\": \"b\"}]' ELSE '' END AS chosen FROM generate_series(1, 2000)";
+    for (fraction, ends) in [("0.5", false), ("0.3", true)] {
+        let output = Command::new(env!("CARGO_BIN_EXE_ches"))
+            .arg("--model")
+            .arg(root().join("tests/goldens/families/llama/model"))
+            .args(["--set", "ches.on_error=null", "-c", table, "--set"])
+            .arg(format!("ches.max_failed_fraction={fraction}"))
+            .args([
+                "-c",
+                "SELECT count(ches(prompt, chosen, rejected)) FROM many",
+            ])
+            .output()
+            .unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.success(), !ends, "{fraction}: {error}");
+        let said = "rows failed, more than ches.max_failed_fraction = 0.3 accepts: ";
+        assert_eq!(error.contains(said), ends, "{error}");
+    }
+}
+
 #[test]
 fn the_manifest_says_it_too() {
     let folder = tempfile::tempdir().unwrap();

@@ -19,6 +19,7 @@ pub async fn score_one(model: &Path, texts: [&str; 3]) -> Result<PairScores, Str
         prompt,
         chosen,
         rejected,
+        variables: Vec::new(),
     };
     // A scorer of its own: the files differ faster than their times do.
     let scored = ModelScorer::new()

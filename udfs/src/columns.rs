@@ -8,9 +8,12 @@ use arrow::datatypes::{DataType, FieldRef, Fields};
 use datafusion::common::{exec_datafusion_err, plan_err};
 use datafusion::error::Result;
 
+use crate::json_messages::json_messages;
+use crate::legible::quoted;
 use crate::message_fields::{FieldColumn, is_shown};
 use crate::scorer::Argument;
-use crate::text::{ASSISTANT, MessageField, Text, Turn, USER};
+use crate::template_variables::text_within;
+use crate::text::{ASSISTANT, Content, FieldValue, MessageField, Text, Turn, USER, text_parts};
 
 /// How a message struct names its role and its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,15 +26,14 @@ enum MessageNames {
 
 impl MessageNames {
     fn of(fields: &Fields) -> Option<Self> {
-        let has_strings = |names: &Self| {
+        let has_both = |names: &Self| {
             let (role, content) = names.role_and_content();
-            [role, content].iter().all(|name| {
-                let found = fields.find(name);
-                found.is_some_and(|(_, field)| is_string(field.data_type()))
-            })
+            let data_type = |name| fields.find(name).map(|(_, field)| field.data_type());
+            data_type(role).is_some_and(is_string)
+                && data_type(content).is_some_and(|content| is_string(content) || is_parts(content))
         };
         let found = [Self::RoleContent, Self::FromValue];
-        let found = found.into_iter().find(has_strings)?;
+        let found = found.into_iter().find(has_both)?;
         found.not_shown(fields).is_none().then_some(found)
     }
 
@@ -83,20 +85,32 @@ fn is_string(data_type: &DataType) -> bool {
     }
 }
 
+/// Whether values may be the parts of a content; which ones are is seen row by row.
+fn is_parts(data_type: &DataType) -> bool {
+    let is_list = matches!(
+        data_type,
+        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..)
+    );
+    is_list && is_shown(data_type)
+}
+
 fn kind(data_type: &DataType) -> Option<Kind> {
+    let data_type = text_within(data_type).unwrap_or(data_type);
     match data_type {
         string if is_string(string) => Some(Kind::String),
-        DataType::List(item) | DataType::LargeList(item) => match item.data_type() {
-            DataType::Struct(fields) => MessageNames::of(fields).map(Kind::Conversation),
-            _ => None,
-        },
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            match item.data_type() {
+                DataType::Struct(fields) => MessageNames::of(fields).map(Kind::Conversation),
+                _ => None,
+            }
+        }
         DataType::Struct(fields) => MessageNames::of(fields).map(Kind::Message),
         _ => None,
     }
 }
 
 const ACCEPTED: &str = "a string (Utf8, LargeUtf8, Utf8View or a Dictionary of them) or a \
-    conversation (List or LargeList of Struct with string fields role and content, or from and \
+    conversation (List, LargeList or FixedSizeList of Struct with string fields role and content, or from and \
     value, and maybe others)";
 
 /// What to say of a type that is not accepted, besides its name.
@@ -130,7 +144,9 @@ fn why_refused(data_type: &DataType) -> String {
                 field.name(),
                 field.data_type()
             ),
-            None => format!(", a message whose fields {role} and {content} are not both strings"),
+            None => format!(
+                ", a message whose fields {role} and {content} are not a string, and a string or a list of parts"
+            ),
         }
     };
     match data_type {
@@ -141,17 +157,19 @@ fn why_refused(data_type: &DataType) -> String {
             ", which is bytes; cast them to text, arrow_cast(column, 'Utf8')".into()
         }
         DataType::Struct(fields) => of_message(fields),
-        DataType::List(item) | DataType::LargeList(item) => match item.data_type() {
-            DataType::Struct(fields) => of_message(fields),
-            string if is_string(string) => ", strings without the roles of who said them".into(),
-            DataType::List(_) | DataType::LargeList(_) => {
-                ", a list of lists; take one conversation of it".into()
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            match item.data_type() {
+                DataType::Struct(fields) => of_message(fields),
+                string if is_string(string) => {
+                    ", strings without the roles of who said them".into()
+                }
+                DataType::List(_) | DataType::LargeList(_) => {
+                    ", a list of lists; take one conversation of it".into()
+                }
+                other => format!(", a list of {other}"),
             }
-            other => format!(", a list of {other}"),
-        },
-        DataType::FixedSizeList(item, _)
-        | DataType::ListView(item)
-        | DataType::LargeListView(item) => {
+        }
+        DataType::ListView(item) | DataType::LargeListView(item) => {
             format!("; cast it to a List of {}", item.data_type())
         }
         DataType::Map(..) => ", a map; a message is a struct of role and content".into(),
@@ -168,7 +186,11 @@ pub(crate) fn check_types(
     arguments: &[Argument],
     types: &[DataType],
 ) -> Result<()> {
-    for (position, (argument, data_type)) in arguments.iter().zip(types).enumerate() {
+    let types: Vec<_> = types
+        .iter()
+        .map(|data_type| text_within(data_type).unwrap_or(data_type))
+        .collect();
+    for (position, (argument, data_type)) in arguments.iter().zip(&types).enumerate() {
         let message_fits = *argument != Argument::Prompt;
         let fits = match kind(data_type) {
             Some(Kind::Message(_)) => message_fits,
@@ -190,7 +212,7 @@ pub(crate) fn check_types(
         }
     }
     let is_implicit = !arguments.contains(&Argument::Prompt);
-    if is_implicit && let [chosen, rejected] = types {
+    if is_implicit && let [chosen, rejected] = types[..] {
         let kinds = [chosen, rejected].map(kind);
         if kinds
             .iter()
@@ -234,19 +256,43 @@ pub(crate) struct Messages {
     names: MessageNames,
     structs: StructArray,
     roles: LargeStringArray,
-    contents: LargeStringArray,
+    contents: Contents,
     /// Places, names and values of the further fields.
     fields: Vec<(usize, String, FieldColumn)>,
+}
+
+#[derive(Debug)]
+enum Contents {
+    Texts(LargeStringArray),
+    Parts(FieldColumn),
+}
+
+impl Contents {
+    fn try_new(array: &ArrayRef) -> Result<Self> {
+        match is_string(array.data_type()) {
+            true => strings(array).map(Self::Texts),
+            false => FieldColumn::try_new(array).map(Self::Parts),
+        }
+    }
+
+    fn content(&self, at: usize) -> Result<Content, String> {
+        match self {
+            Self::Texts(texts) if texts.is_null(at) => Ok(Content::Absent),
+            Self::Texts(texts) => Ok(texts.value(at).into()),
+            Self::Parts(parts) => match parts.value(at) {
+                Some(FieldValue::List(parts)) => text_parts(parts),
+                _ => Ok(Content::Absent),
+            },
+        }
+    }
 }
 
 impl Messages {
     fn try_new(names: MessageNames, structs: &StructArray) -> Result<Self> {
         let (role, content) = names.role_and_content();
         let column = |name| {
-            let column = structs
-                .column_by_name(name)
-                .ok_or_else(|| exec_datafusion_err!("a message without field '{name}'"))?;
-            strings(column)
+            let column = structs.column_by_name(name);
+            column.ok_or_else(|| exec_datafusion_err!("a message without field '{name}'"))
         };
         let mut further = Vec::new();
         for (at, (field, values)) in structs.fields().iter().zip(structs.columns()).enumerate() {
@@ -257,8 +303,8 @@ impl Messages {
         Ok(Self {
             names,
             structs: structs.clone(),
-            roles: column(role)?,
-            contents: column(content)?,
+            roles: strings(column(role)?)?,
+            contents: Contents::try_new(column(content)?)?,
             fields: further,
         })
     }
@@ -271,13 +317,8 @@ impl Messages {
         if self.roles.is_null(at) {
             return Err(format!("a message has a NULL '{role}'"));
         }
-        if self.contents.is_null(at) {
-            return Err(format!("a message has a NULL '{content}'"));
-        }
-        let mut turn = Turn::new(
-            self.names.role(self.roles.value(at)),
-            self.contents.value(at),
-        );
+        let role = self.names.role(self.roles.value(at));
+        let mut turn = Turn::new(role, self.contents.content(at)?);
         let field = |(place, name, values): &(usize, String, FieldColumn)| {
             Some(MessageField {
                 at: *place,
@@ -286,6 +327,9 @@ impl Messages {
             })
         };
         turn.fields = self.fields.iter().filter_map(field).collect();
+        if turn.content == Content::Absent && turn.fields.is_empty() {
+            return Err(format!("a message has a NULL '{content}'"));
+        }
         Ok(turn)
     }
 }
@@ -306,6 +350,14 @@ impl TextColumn {
                 messages: Messages::try_new(names, array.as_struct())?,
             }),
             Some(Kind::Conversation(names)) => {
+                let list;
+                let array = match array.data_type() {
+                    DataType::FixedSizeList(item, _) => {
+                        list = cast(array, &DataType::LargeList(Arc::clone(item)))?;
+                        &list
+                    }
+                    _ => array,
+                };
                 let (offsets, values): (Vec<usize>, _) =
                     if let Some(list) = array.as_list_opt::<i32>() {
                         let offsets = list.value_offsets().iter();
@@ -339,13 +391,37 @@ impl TextColumn {
         }
     }
 
+    /// How a row's text begins, for messages; of a conversation, the first message that has a text.
+    pub(crate) fn beginning(&self, row: usize) -> String {
+        let of_message = |messages: &Messages, at: usize| {
+            let Contents::Texts(texts) = &messages.contents else {
+                return None;
+            };
+            texts.is_valid(at).then(|| quoted(texts.value(at)))
+        };
+        let unnamed = || "without text".to_owned();
+        match self {
+            _ if self.is_null(row) => "NULL".into(),
+            Self::Strings(strings) => quoted(strings.value(row)),
+            Self::Conversations {
+                offsets, messages, ..
+            } => (offsets[row]..offsets[row + 1])
+                .find_map(|at| of_message(messages, at))
+                .unwrap_or_else(unnamed),
+            Self::Messages { messages, .. } => of_message(messages, row).unwrap_or_else(unnamed),
+        }
+    }
+
     /// The text of a row that is not NULL.
     ///
     /// # Errors
     /// Why the row is malformed.
     pub(crate) fn text(&self, row: usize) -> Result<Text, String> {
         match self {
-            Self::Strings(strings) => Ok(Text::Plain(strings.value(row).to_owned())),
+            Self::Strings(strings) => match json_messages(strings.value(row)) {
+                Some(turns) => turns.map(Text::Turns),
+                None => Ok(Text::Plain(strings.value(row).to_owned())),
+            },
             Self::Conversations {
                 offsets, messages, ..
             } => (offsets[row]..offsets[row + 1])

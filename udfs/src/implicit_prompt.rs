@@ -1,6 +1,7 @@
 //! The two-argument form: finding the prompt that `chosen` and `rejected` share.
 
 use crate::scorer::PreferencePair;
+use crate::template_variables::TemplateVariables;
 use crate::text::{ASSISTANT, Text, Turn, USER};
 
 const HUMAN_MARK: &str = "\n\nHuman:";
@@ -37,6 +38,7 @@ fn split_turns(mut chosen: Vec<Turn>, mut rejected: Vec<Turn>) -> Result<Prefere
             prompt: Text::Turns(prompt.collect()),
             chosen: Text::Turns(chosen),
             rejected: Text::Turns(rejected),
+            variables: TemplateVariables::new(),
         });
     }
     let mut shared = chosen
@@ -71,6 +73,7 @@ fn split_turns(mut chosen: Vec<Turn>, mut rejected: Vec<Turn>) -> Result<Prefere
         prompt: Text::Turns(prompt),
         chosen: Text::Turns(chosen),
         rejected: Text::Turns(rejected),
+        variables: TemplateVariables::new(),
     })
 }
 
@@ -95,6 +98,7 @@ fn split_transcripts(chosen: &str, rejected: &str) -> Result<PreferencePair, Str
         prompt: Text::Transcript(prompt.into()),
         chosen: Text::Transcript(own_chosen.into()),
         rejected: Text::Transcript(own_rejected.into()),
+        variables: TemplateVariables::new(),
     })
 }
 
@@ -159,6 +163,7 @@ mod tests {
             prompt,
             chosen,
             rejected,
+            variables: TemplateVariables::new(),
         })
     }
 

@@ -9,8 +9,10 @@
 
 mod array_bytes;
 mod columns;
+mod failures;
 mod functions;
 mod implicit_prompt;
+mod json_messages;
 mod legible;
 mod likely_mistakes;
 mod message_fields;
@@ -21,8 +23,10 @@ mod query_resources;
 mod score_exec;
 mod scorer;
 mod settings;
+mod template_variables;
 mod text;
 
+pub use failures::Failures;
 pub use functions::{Interruption, blocking_functions};
 pub use implicit_prompt::transcript_turns;
 pub use legible::quoted;
@@ -37,4 +41,5 @@ pub use scorer::{
     SimulatedDisplacement, TokenChange,
 };
 pub use settings::{ChesSettings, ModelDtype, OnError, PromptFormat};
-pub use text::{ASSISTANT, FieldValue, MessageField, Text, Turn, USER};
+pub use template_variables::TemplateVariables;
+pub use text::{ASSISTANT, Content, FieldValue, MessageField, Text, Turn, USER};

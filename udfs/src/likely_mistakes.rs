@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 
 use crate::scorer::{PreferencePair, PromptedResponse};
-use crate::text::{Text, USER};
+use crate::text::{Content, Text, Turn, USER};
 
 bitflags::bitflags! {
     /// What looks like a mistake in a row.
@@ -88,7 +88,11 @@ fn repeats(prompt: &Text, response: &str) -> bool {
     let prompt = match prompt {
         Text::Plain(prompt) => prompt,
         Text::Turns(turns) => match turns.last() {
-            Some(last) if last.role == USER => &last.content,
+            Some(Turn {
+                role,
+                content: Content::Text(text),
+                ..
+            }) if role == USER => text,
             _ => return false,
         },
         Text::Transcript(_) => return false,
@@ -192,7 +196,6 @@ impl Drop for Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::Turn;
 
     const NONE: Mistakes = Mistakes::empty();
 
@@ -203,6 +206,7 @@ mod tests {
             prompt,
             chosen,
             rejected,
+            variables: Vec::new(),
         })
     }
 
@@ -255,6 +259,7 @@ mod tests {
         let mut row = PromptedResponse {
             prompt: turns("user", question),
             response: Text::Plain(repeated),
+            variables: Vec::new(),
         };
         assert_eq!(Mistakes::of_response(&row), Mistakes::REPEATED_PROMPT);
         row.prompt = turns("system", question);

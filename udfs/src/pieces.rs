@@ -20,13 +20,17 @@ use crate::settings::ChesSettings;
 /// list and in WHERE; each other piece says what it adds. [`Pieces::add_to`] adds them all.
 #[derive(Debug, Clone)]
 pub struct Pieces {
-    /// The functions, for a function registry. Besides the public ones these are the hidden
-    /// ones that they are rewritten to, which an engine that sends plans to other processes
-    /// resolves by name.
+    /// The public functions, for a function registry.
     pub functions: Vec<Arc<ScalarUDF>>,
+    /// The functions that these are rewritten to, which an engine that sends plans to other processes
+    /// resolves by name. Where plans stay, nobody asks a registry for them.
+    pub hidden_functions: Vec<Arc<ScalarUDF>>,
     /// Keeps `preference_scores(..)['field']` one call of the model; for
     /// `FunctionRegistry::register_function_rewrite`.
     pub field_access: Arc<dyn FunctionRewrite + Send + Sync>,
+    /// Gives the columns that `ches.tools_column` and `ches.chat_template_kwargs_column` name to the chat
+    /// template; for `FunctionRegistry::register_function_rewrite`.
+    pub template_columns: Arc<dyn FunctionRewrite + Send + Sync>,
     /// Lets scores stand wherever an expression may, and computes each once and late; to be the
     /// last optimizer rule. A [`HoistScores`](crate::HoistScores).
     pub hoist_scores: Arc<dyn OptimizerRule + Send + Sync>,
@@ -50,15 +54,26 @@ impl Pieces {
         builder: SessionStateBuilder,
         settings: ChesSettings,
     ) -> SessionStateBuilder {
-        let mut builder = self.add_to_planner(builder, settings);
+        let mut builder = self.add_rules(builder, settings);
         let rules = &mut builder.physical_optimizers().get_or_insert_default().rules;
         rules.insert(0, Arc::clone(&self.use_score_exec));
         builder
     }
 
     /// Adds what a session needs whose plans run in other processes: everything but
-    /// [`Pieces::use_score_exec`].
+    /// [`Pieces::use_score_exec`], the hidden functions, too.
     pub fn add_to_planner(
+        &self,
+        builder: SessionStateBuilder,
+        settings: ChesSettings,
+    ) -> SessionStateBuilder {
+        let mut builder = self.add_rules(builder, settings);
+        let functions = builder.scalar_functions().get_or_insert_default();
+        functions.extend(self.hidden_functions.iter().cloned());
+        builder
+    }
+
+    fn add_rules(
         &self,
         mut builder: SessionStateBuilder,
         settings: ChesSettings,
@@ -69,8 +84,10 @@ impl Pieces {
         functions.extend(self.functions.iter().cloned());
         let analyzer = builder.analyzer().get_or_insert_default();
         let rewrites = &mut analyzer.function_rewrites;
-        rewrites.retain(|rewrite| rewrite.name() != self.field_access.name());
-        rewrites.push(Arc::clone(&self.field_access));
+        for ours in [&self.field_access, &self.template_columns] {
+            rewrites.retain(|rewrite| rewrite.name() != ours.name());
+            rewrites.push(Arc::clone(ours));
+        }
         let rules = &mut builder.optimizer().get_or_insert_default().rules;
         rules.retain(|rule| rule.name() != self.hoist_scores.name());
         rules.push(Arc::clone(&self.hoist_scores));

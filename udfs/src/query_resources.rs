@@ -1,5 +1,5 @@
-//! What a running query lends to its scoring calls: counters for `EXPLAIN ANALYZE`, its memory, and a
-//! tally of likely mistakes.
+//! What a running query lends to its scoring calls: counters for `EXPLAIN ANALYZE`, its memory, a tally of
+//! likely mistakes, and one of failures.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +9,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::physical_plan::metrics::{Count, Time};
 
+use crate::failures::Failures;
 use crate::likely_mistakes::Tally;
 
 /// Counters of one partition of a plan. Clones count together.
@@ -75,8 +76,8 @@ impl QueryMemory {
     }
 }
 
-/// The counters, the memory that what is computed for the query is accounted to, and the tally of what
-/// looks like a mistake.
+/// The counters, the memory that what is computed for the query is accounted to, and the tallies of what
+/// looks like a mistake and of what failed.
 ///
 /// It reaches a call as an extension of its `ConfigOptions`, since DataFusion gives a function
 /// nothing else; it is no setting and never in a session's own options.
@@ -85,6 +86,7 @@ pub(crate) struct QueryResources {
     pub metrics: ScoreMetrics,
     pub memory: Option<Arc<QueryMemory>>,
     pub tally: Option<Arc<Tally>>,
+    pub failures: Option<Arc<Failures>>,
 }
 
 impl ConfigExtension for QueryResources {

@@ -42,7 +42,8 @@ use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::OnceCell;
 
 use crate::array_bytes::bytes_of_batch;
-use crate::functions::is_scoring_function;
+use crate::failures::Failures;
+use crate::functions::{is_pair_function, is_scoring_function, shown_name};
 use crate::likely_mistakes::{Tally, Told};
 use crate::query_resources::{QueryMemory, QueryResources, ScoreMetrics};
 
@@ -68,14 +69,21 @@ pub struct ScoreExec {
     memory: Arc<Mutex<Weak<QueryMemory>>>,
     tally: Arc<Mutex<Weak<Tally>>>,
     /// Of the whole plan.
+    of_plan: OfPlan,
+}
+
+/// What the nodes of a plan have in common.
+#[derive(Debug, Clone, Default)]
+struct OfPlan {
     told: Told,
+    failures: Arc<Failures>,
 }
 
 impl ScoreExec {
     fn try_new(
         calls: Vec<Arc<AsyncFuncExpr>>,
         input: Arc<dyn ExecutionPlan>,
-        told: Told,
+        of_plan: OfPlan,
     ) -> Result<Self> {
         let input_schema = input.schema();
         let added = calls.iter().map(|call| call.return_field(&input_schema));
@@ -109,8 +117,33 @@ impl ScoreExec {
             metrics: ExecutionPlanMetricsSet::new(),
             memory: Arc::default(),
             tally: Arc::default(),
-            told,
+            of_plan,
         })
+    }
+
+    /// Why rows of the whole plan failed that `ches.on_error = 'null'` let through.
+    pub fn failures(&self) -> &Arc<Failures> {
+        &self.of_plan.failures
+    }
+
+    /// The columns that hold the texts of each call of pairs, as they are called in the query; None of a call
+    /// with other texts.
+    pub fn pair_columns(&self) -> Vec<Option<Vec<String>>> {
+        let columns = |call: &Arc<AsyncFuncExpr>| {
+            let function = call.func.downcast_ref::<ScalarFunctionExpr>()?;
+            let [_, _, texts @ ..] = function.args() else {
+                return None;
+            };
+            if !is_pair_function(function.fun()) {
+                return None;
+            }
+            let name = |text: &Arc<dyn PhysicalExpr>| {
+                let column = text.downcast_ref::<Column>()?;
+                Some(shown_name(column.name()).to_owned())
+            };
+            texts.iter().map(name).collect()
+        };
+        self.calls.iter().map(columns).collect()
     }
 
     /// What the streams of this node take together.
@@ -130,7 +163,7 @@ impl ScoreExec {
     fn tally(&self) -> Arc<Tally> {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         tally.upgrade().unwrap_or_else(|| {
-            let begun = Arc::new(Tally::new(self.told.clone()));
+            let begun = Arc::new(Tally::new(self.of_plan.told.clone()));
             *tally = Arc::downgrade(&begun);
             begun
         })
@@ -230,7 +263,7 @@ impl ExecutionPlan for ScoreExec {
                 ..Self::clone(&self)
             },
             ChildrenPropertiesMode::Recompute => {
-                Self::try_new(self.calls.clone(), input, self.told.clone())?
+                Self::try_new(self.calls.clone(), input, self.of_plan.clone())?
             }
         }))
     }
@@ -255,6 +288,7 @@ impl ExecutionPlan for ScoreExec {
             metrics: self.score_metrics(partition),
             memory: Some(self.memory(context.memory_pool())),
             tally: Some(self.tally()),
+            failures: Some(Arc::clone(&self.of_plan.failures)),
         });
         let scoring = Scoring {
             calls: self.calls.iter().map(Call::new).collect(),
@@ -490,7 +524,7 @@ impl PhysicalOptimizerRule for UseScoreExec {
         plan: Arc<dyn ExecutionPlan>,
         _config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let told = Told::default();
+        let of_plan = OfPlan::default();
         let replaced = plan.transform_up(|plan| {
             let Some(stock) = plan.downcast_ref::<AsyncFuncExec>() else {
                 return Ok(Transformed::no(plan));
@@ -507,7 +541,7 @@ impl PhysicalOptimizerRule for UseScoreExec {
             if !all_ours {
                 return Ok(Transformed::no(plan));
             }
-            let ours = ScoreExec::try_new(calls, Arc::clone(stock.input()), told.clone())?;
+            let ours = ScoreExec::try_new(calls, Arc::clone(stock.input()), of_plan.clone())?;
             Ok(Transformed::yes(Arc::new(ours) as Arc<dyn ExecutionPlan>))
         })?;
         Ok(replaced.data)

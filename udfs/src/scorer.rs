@@ -9,6 +9,7 @@ use bitflags::bitflags;
 use crate::legible::legible;
 use crate::query_resources::{QueryMemory, ScoreMetrics};
 use crate::settings::ChesSettings;
+use crate::template_variables::TemplateVariables;
 use crate::text::Text;
 
 bitflags! {
@@ -57,6 +58,8 @@ pub struct PreferencePair {
     pub chosen: Text,
     /// The dispreferred response.
     pub rejected: Text,
+    /// What the chat template finds besides in this row.
+    pub variables: TemplateVariables,
 }
 
 /// A prompt with one response.
@@ -66,6 +69,8 @@ pub struct PromptedResponse {
     pub prompt: Text,
     /// What was answered; holds only what follows the prompt.
     pub response: Text,
+    /// What the chat template finds besides in this row.
+    pub variables: TemplateVariables,
 }
 
 /// What a scorer says of one pair. Scores that were not asked for, or that the row has not by

@@ -90,6 +90,11 @@ pub struct ChesSettings {
     /// A JSON object whose keys the chat template sees as names. Key `chat_template_kwargs`; none by
     /// default.
     pub chat_template_kwargs: Option<String>,
+    /// The column beside the texts whose tools the chat template finds. Key `tools_column`; none by default.
+    pub tools_column: Option<String>,
+    /// The column beside the texts whose names the chat template finds. Key
+    /// `chat_template_kwargs_column`; none by default.
+    pub chat_template_kwargs_column: Option<String>,
     /// `auto`, `cpu`, `cuda` or `cuda:<n>[,<n>…]`. Key `device`.
     pub device: String,
     /// What weights are, and on a GPU what is multiplied with them. Key `dtype`.
@@ -104,6 +109,9 @@ pub struct ChesSettings {
     pub batch_tokens: usize,
     /// Key `on_error`.
     pub on_error: OnError,
+    /// With [`OnError::Null`], the share of rows above which failures end the job, after the first 1,000.
+    /// Key `max_failed_fraction`.
+    pub max_failed_fraction: f64,
     /// Bytes of scores that are kept in this process, shared by queries; 0 keeps none. Key
     /// `memo_bytes`.
     pub memo_bytes: usize,
@@ -124,12 +132,15 @@ impl Default for ChesSettings {
             model: None,
             chat_template: None,
             chat_template_kwargs: None,
+            tools_column: None,
+            chat_template_kwargs_column: None,
             device: "auto".into(),
             dtype: ModelDtype::default(),
             max_length: 0,
             prompt_format: PromptFormat::default(),
             batch_tokens: 0,
             on_error: OnError::default(),
+            max_failed_fraction: 1.0,
             memo_bytes: 256 << 20,
             cache: None,
             memory_limit: 0,
@@ -139,7 +150,7 @@ impl Default for ChesSettings {
     }
 }
 
-const KEYS: [(&str, &str); 14] = [
+const KEYS: [(&str, &str); 17] = [
     (
         "model",
         "The language model: a directory, a .gguf file, or a URL (s3, gs, az, http, https, hf)",
@@ -151,6 +162,14 @@ const KEYS: [(&str, &str); 14] = [
     (
         "chat_template_kwargs",
         "JSON object of further names for the chat template, {\"enable_thinking\": false}",
+    ),
+    (
+        "tools_column",
+        "The column beside the texts with the tools of the chat template: JSON text or a list",
+    ),
+    (
+        "chat_template_kwargs_column",
+        "The column beside the texts with further names for the chat template: JSON text or a struct",
     ),
     ("device", "auto, cpu, cuda, cuda:0 or cuda:0,1"),
     ("dtype", "f32, bf16, f16 or auto: bf16 on a GPU, f32 on CPU"),
@@ -169,6 +188,10 @@ const KEYS: [(&str, &str); 14] = [
     (
         "on_error",
         "fail: a row error fails the query; null: its scores are NULL",
+    ),
+    (
+        "max_failed_fraction",
+        "With on_error = null, the share of failed rows that ends the job, after 1,000 rows",
     ),
     (
         "memo_bytes",
@@ -206,12 +229,15 @@ impl ChesSettings {
             "model" => self.model = place(key, value)?,
             "chat_template" => self.chat_template = text(value),
             "chat_template_kwargs" => self.chat_template_kwargs = text(value),
+            "tools_column" => self.tools_column = text(value),
+            "chat_template_kwargs_column" => self.chat_template_kwargs_column = text(value),
             "device" => self.device = device(value)?,
             "dtype" => self.dtype = word(key, value)?,
             "max_length" => self.max_length = number(key, value)?,
             "prompt_format" => self.prompt_format = word(key, value)?,
             "batch_tokens" => self.batch_tokens = number(key, value)?,
             "on_error" => self.on_error = word(key, value)?,
+            "max_failed_fraction" => self.max_failed_fraction = fraction(key, value)?,
             "memo_bytes" => self.memo_bytes = number(key, value)?,
             "cache" => self.cache = place(key, value)?,
             "memory_limit" => self.memory_limit = number(key, value)?,
@@ -232,12 +258,15 @@ impl ChesSettings {
             "model" => self.model.clone(),
             "chat_template" => self.chat_template.clone(),
             "chat_template_kwargs" => self.chat_template_kwargs.clone(),
+            "tools_column" => self.tools_column.clone(),
+            "chat_template_kwargs_column" => self.chat_template_kwargs_column.clone(),
             "device" => Some(self.device.clone()),
             "dtype" => Some(self.dtype.word().into()),
             "max_length" => Some(self.max_length.to_string()),
             "prompt_format" => Some(self.prompt_format.word().into()),
             "batch_tokens" => Some(self.batch_tokens.to_string()),
             "on_error" => Some(self.on_error.word().into()),
+            "max_failed_fraction" => Some(self.max_failed_fraction.to_string()),
             "memo_bytes" => Some(self.memo_bytes.to_string()),
             "cache" => self.cache.clone(),
             "memory_limit" => Some(self.memory_limit.to_string()),
@@ -288,6 +317,12 @@ fn step(key: &str, value: &str) -> Result<f64> {
     let step = value.trim().parse().ok().filter(is_step);
     let accepted = "a number above 0 and at most 1, such as 2e-6";
     step.map_or_else(|| refuse(key, value, accepted), Ok)
+}
+
+fn fraction(key: &str, value: &str) -> Result<f64> {
+    let parsed = value.trim().parse().ok();
+    let fraction = parsed.filter(|of: &f64| (0.0..=1.0).contains(of));
+    fraction.map_or_else(|| refuse(key, value, "a number from 0 to 1"), Ok)
 }
 
 fn word<T: Words>(key: &str, value: &str) -> Result<T> {

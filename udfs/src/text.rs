@@ -12,10 +12,43 @@ pub const USER: &str = "user";
 pub struct Turn {
     /// `system`, `user`, `assistant`, or whatever else the chat template knows.
     pub role: String,
-    /// The text, untouched.
-    pub content: String,
+    /// What is said.
+    pub content: Content,
     /// The further fields that are not NULL, in their order, as the chat template is shown them.
     pub fields: Vec<MessageField>,
+}
+
+/// What a message says.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Content {
+    /// The text, untouched.
+    Text(String),
+    /// Parts, each a struct with `type` and `text`, as the chat template is shown them.
+    Parts(Vec<FieldValue>),
+    /// Nothing, beside further fields such as tool calls; the chat template is shown no content.
+    Absent,
+}
+
+impl Content {
+    /// The text, where it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+impl From<&str> for Content {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for Content {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
 }
 
 /// A field of a message besides role and content.
@@ -57,7 +90,7 @@ impl FieldValue {
 
 impl Turn {
     /// A turn of the given role, without further fields.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+    pub fn new(role: impl Into<String>, content: impl Into<Content>) -> Self {
         Self {
             role: role.into(),
             content: content.into(),
@@ -86,6 +119,43 @@ pub enum Text {
     Transcript(String),
 }
 
+/// The parts of a content, if all are texts.
+///
+/// # Errors
+/// When one is something else.
+pub(crate) fn text_parts(parts: Vec<FieldValue>) -> Result<Content, String> {
+    for part in &parts {
+        let FieldValue::Struct(fields) = part else {
+            return Err(
+                "a part of a message's content is no struct; accepted: structs with the type \
+                        'text' and a text"
+                    .into(),
+            );
+        };
+        let field = |name| {
+            let mut named = fields.iter().filter(|(field, _)| field == name);
+            named.next().map(|(_, value)| value)
+        };
+        match (field("type"), field("text")) {
+            (Some(FieldValue::Text(kind)), Some(FieldValue::Text(_))) if kind == "text" => {}
+            (Some(FieldValue::Text(kind)), _) if kind != "text" => {
+                return Err(format!(
+                    "a part of a message's content has the type {}; accepted: text",
+                    quoted(kind)
+                ));
+            }
+            _ => {
+                return Err(
+                    "a part of a message's content has no type or no text; accepted: the type \
+                            'text' and a text"
+                        .into(),
+                );
+            }
+        }
+    }
+    Ok(Content::Parts(parts))
+}
+
 /// The turns of a response that follow the prompt.
 ///
 /// Data sets such as UltraFeedback repeat the whole conversation in each response. A
@@ -97,8 +167,9 @@ pub(crate) fn own_turns(prompt: &Text, mut response: Vec<Turn>) -> Result<Vec<Tu
             (response.len() > turns.len() && response.starts_with(turns)).then_some(turns.len())
         }
         Text::Plain(content) => {
-            (response.len() > 1 && response[0].role == USER && response[0].content == *content)
-                .then_some(1)
+            let first = response.first().filter(|first| first.role == USER);
+            let is_prompt = first.is_some_and(|first| first.content.as_text() == Some(content));
+            (response.len() > 1 && is_prompt).then_some(1)
         }
         _ => None,
     };

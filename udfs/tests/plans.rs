@@ -124,7 +124,7 @@ async fn registered_twice_is_registered_once() {
             .iter()
             .filter(|rule| ours(rule.name()))
             .count(),
-        1
+        2
     );
     assert_eq!(ctx.session_id(), state.session_id());
     run(&ctx, PAIRS).await;
@@ -230,12 +230,15 @@ async fn settings_travel() {
         ("model", "/models/a.gguf"),
         ("chat_template", "{{ messages }}"),
         ("chat_template_kwargs", r#"{"enable_thinking": false}"#),
+        ("tools_column", "tools"),
+        ("chat_template_kwargs_column", "kwargs"),
         ("device", "cuda:1"),
         ("dtype", "bf16"),
         ("max_length", "512"),
         ("prompt_format", "chat"),
         ("batch_tokens", "2048"),
         ("on_error", "null"),
+        ("max_failed_fraction", "0.25"),
         ("memo_bytes", "1000"),
         ("cache", "s3://bucket/scores"),
         ("memory_limit", "1000000"),

@@ -34,6 +34,7 @@ const FUNCTIONS_ALONE: &Exceptions = &[
     ("SELECT forward_passes()", "as above"),
     ("EXPLAIN SELECT", "no rule changes the plan"),
     ("arrow_metadata", "a rule gives columns their provenance"),
+    ("beside", "a rule puts columns beside the texts"),
     (
         "LEFT JOIN (SELECT * FROM pairs WHERE ches",
         "DataFusion reads a field of a struct below an outer join, where no row is filled yet",

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use arrow::array::{Array, AsArray, RecordBatch, StructArray};
 use arrow::datatypes::{Float64Type, Int32Type, Schema};
-use ches_udfs::{PairReader, PreferencePair, Text, Turn};
+use ches_udfs::{Content, FieldValue, PairReader, PreferencePair, Text, Turn};
 use datafusion::common::{exec_datafusion_err, plan_err};
 use datafusion::error::Result;
 use datafusion::execution::context::SQLOptions;
@@ -203,6 +203,7 @@ fn shown_texts(texts: &PairReader, row: usize) -> [String; 3] {
             prompt,
             chosen,
             rejected,
+            ..
         })) => [prompt, chosen, rejected].map(shown),
         _ => Default::default(),
     }
@@ -212,12 +213,32 @@ fn shown(text: Text) -> String {
     match text {
         Text::Plain(text) | Text::Transcript(text) => text,
         Text::Turns(turns) => match &turns[..] {
-            [turn] => turn.content.clone(),
+            [turn] => said(&turn.content),
             turns => {
-                let turn = |turn: &Turn| format!("{}: {}", turn.role, turn.content);
+                let turn = |turn: &Turn| format!("{}: {}", turn.role, said(&turn.content));
                 turns.iter().map(turn).collect::<Vec<_>>().join("\n\n")
             }
         },
+    }
+}
+
+fn said(content: &Content) -> String {
+    match content {
+        Content::Text(text) => text.clone(),
+        Content::Parts(parts) => {
+            let text = |part: &FieldValue| match part {
+                FieldValue::Struct(fields) => {
+                    let mut texts = fields.iter().filter(|(name, _)| name == "text");
+                    texts.next().and_then(|(_, text)| match text {
+                        FieldValue::Text(text) => Some(text.clone()),
+                        _ => None,
+                    })
+                }
+                _ => None,
+            };
+            parts.iter().filter_map(text).collect()
+        }
+        Content::Absent => String::new(),
     }
 }
 

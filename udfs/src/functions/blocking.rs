@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion::common::ScalarValue;
+use datafusion::common::{ScalarValue, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
     ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
@@ -97,6 +97,13 @@ impl ScalarUDFImpl for Blocking {
             options
                 .extensions
                 .insert(ChesSettings::clone(&self.settings));
+        }
+        let settings = ChesSettings::of(&config_options);
+        if settings.tools_column.is_some() || settings.chat_template_kwargs_column.is_some() {
+            return plan_err!(
+                "ches.tools_column and ches.chat_template_kwargs_column need a session with the rules of this \
+                 crate; here are its functions only"
+            );
         }
         let needs = self.facade.needs().to_string();
         let guard = ScalarValue::Boolean(Some(true));

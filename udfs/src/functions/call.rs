@@ -28,6 +28,7 @@ use futures::future::{Either, select};
 use super::request::{Outcome, Request};
 use crate::likely_mistakes::Mistakes;
 use crate::scorer::{Argument, Job, Needs, RowError, Scorer, ScorerError};
+use crate::template_variables::TemplateVariables;
 use crate::text::Text;
 
 /// Called where a synchronous call begins to wait. What it returns is asked every 50 ms on the thread
@@ -59,8 +60,8 @@ pub(super) trait Kind: Debug + Send + Sync + 'static {
     /// What is needed for a field of the struct; `None` where that follows from the call.
     fn field_needs(field: &str) -> Option<Needs>;
 
-    /// Reads a row, of which none is NULL.
-    fn item(texts: Vec<Text>) -> Result<Self::Item, RowError>;
+    /// Reads a row, of which none is NULL, with what the chat template finds besides.
+    fn item(texts: Vec<Text>, variables: TemplateVariables) -> Result<Self::Item, RowError>;
 
     /// What looks like a mistake in a row.
     fn mistakes(item: &Self::Item) -> Mistakes;

@@ -9,7 +9,7 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
     ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature, Volatility, lit,
+    ScalarUDFImpl, Signature, TypeSignature, Volatility, lit,
 };
 
 use crate::columns;
@@ -40,6 +40,32 @@ impl Scored {
         match self {
             Self::Pair => "(prompt, chosen, rejected) or (chosen, rejected)",
             Self::Response => "(prompt, response)",
+        }
+    }
+
+    /// The arguments of the longest form, for documentation.
+    fn documented(self) -> Vec<(String, String)> {
+        let described = |(name, text): (&str, &str)| (name.to_owned(), text.to_owned());
+        match self {
+            Self::Pair => [
+                ("prompt", "What was asked: a string or a conversation."),
+                (
+                    "chosen",
+                    "The preferred response: a string, a message or a conversation.",
+                ),
+                ("rejected", "The dispreferred response, likewise."),
+            ]
+            .map(described)
+            .into(),
+            Self::Response => [
+                ("prompt", "What was asked: a string or a conversation."),
+                (
+                    "response",
+                    "What was answered: a string, a message or a conversation.",
+                ),
+            ]
+            .map(described)
+            .into(),
         }
     }
 
@@ -82,14 +108,19 @@ pub(super) struct Facade {
 }
 
 impl Facade {
-    pub fn new(description: Description, calls: &Calls) -> Self {
+    pub fn new(mut description: Description, calls: &Calls) -> Self {
         let call = match description.scored {
             Scored::Pair => &calls.score_pair,
             Scored::Response => &calls.score_response,
         };
+        let arguments = description.scored.documented();
+        // What is accepted is checked with the types at hand; the other is what information_schema shows.
+        let shown = TypeSignature::Exact(vec![DataType::Utf8; arguments.len()]);
+        let signatures = vec![TypeSignature::UserDefined, shown];
+        description.documentation.arguments = Some(arguments);
         Self {
             aliases: description.aliases.iter().map(|a| (*a).into()).collect(),
-            signature: Signature::user_defined(Volatility::Immutable),
+            signature: Signature::one_of(signatures, Volatility::Immutable),
             call: Arc::clone(call),
             pick: Arc::clone(&calls.pick),
             description,
@@ -109,6 +140,19 @@ impl Facade {
     /// The field of the hidden function's struct that is returned; the whole struct if none.
     pub fn field(&self) -> Option<&'static str> {
         self.description.field
+    }
+
+    /// Checks the arguments' number and types.
+    fn check_types(&self, types: &[DataType]) -> Result<()> {
+        let Description { name, scored, .. } = self.description;
+        let Some(arguments) = scored.arguments(types.len()) else {
+            return plan_err!(
+                "{name} takes {}, found {} arguments",
+                scored.forms(),
+                types.len()
+            );
+        };
+        columns::check_types(name, arguments, types)
     }
 
     /// What the hidden function returns.
@@ -134,16 +178,9 @@ impl ScalarUDFImpl for Facade {
         Some(&self.description.documentation)
     }
 
+    /// Whatever is given: what is wrong with it is said by [`Facade::return_field_from_args`], whose words
+    /// reach the user.
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        let Description { name, scored, .. } = self.description;
-        let Some(arguments) = scored.arguments(types.len()) else {
-            return plan_err!(
-                "{name} takes {}, found {} arguments",
-                scored.forms(),
-                types.len()
-            );
-        };
-        columns::check_types(name, arguments, types)?;
         Ok(types.to_vec())
     }
 
@@ -165,6 +202,7 @@ impl ScalarUDFImpl for Facade {
             .iter()
             .map(|f| f.data_type().clone())
             .collect();
+        self.check_types(&types)?;
         let return_type = self.return_type(&types)?;
         Ok(Arc::new(arrow::datatypes::Field::new(
             self.name(),

@@ -12,8 +12,11 @@ use arrow::datatypes::{ArrowPrimitiveType, DataType};
 use datafusion::common::{exec_datafusion_err, exec_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
-    ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignature,
+    Volatility,
 };
+
+use super::response_call::embedding_fields;
 
 const ARGUMENTS: [&str; 2] = ["chosen", "rejected"];
 
@@ -31,12 +34,21 @@ pub(super) struct FromEmbeddings {
 }
 
 impl FromEmbeddings {
-    pub fn new(name: &'static str, is_normalized: bool, documentation: Documentation) -> Self {
+    pub fn new(name: &'static str, is_normalized: bool, mut documentation: Documentation) -> Self {
+        let argument = |name: &str| {
+            let text = format!("The {name} response's response_embedding.");
+            (name.to_owned(), text)
+        };
+        documentation.arguments = Some(ARGUMENTS.map(argument).into());
+        // What is accepted is checked with the types at hand; the other is what information_schema shows.
+        let shown =
+            TypeSignature::Exact(vec![DataType::Struct(embedding_fields()); ARGUMENTS.len()]);
+        let signatures = vec![TypeSignature::UserDefined, shown];
         Self {
             name,
             is_normalized,
             documentation,
-            signature: Signature::user_defined(Volatility::Immutable),
+            signature: Signature::one_of(signatures, Volatility::Immutable),
         }
     }
 }
@@ -75,6 +87,10 @@ impl ScalarUDFImpl for FromEmbeddings {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        Ok(types.to_vec())
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         if types.len() != ARGUMENTS.len() {
             return plan_err!(
                 "{} takes (chosen, rejected), found {} arguments",
@@ -91,10 +107,6 @@ impl ScalarUDFImpl for FromEmbeddings {
                 );
             }
         }
-        Ok(types.to_vec())
-    }
-
-    fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
         Ok(DataType::Float64)
     }
 

@@ -28,6 +28,7 @@ mod provenance;
 mod request;
 mod response_call;
 mod response_embedding;
+mod template_columns;
 mod token_changes;
 
 use std::sync::Arc;
@@ -47,6 +48,7 @@ use facade::{Calls, Description, Facade, Scored};
 use field_access::FieldAccess;
 use pair_call::Pair;
 use response_call::Response;
+use template_columns::TemplateColumns;
 
 pub(crate) use call::BLOCKING_SUFFIX;
 pub use call::Interruption;
@@ -134,10 +136,14 @@ pub(crate) fn all(scorer: Arc<dyn Scorer>) -> Pieces {
     let field_access = Arc::new(FieldAccess {
         pick: Arc::clone(&pick),
     });
+    let beside = Arc::new(ScalarUDF::new_from_impl(template_columns::Beside::new()));
+    let template_columns = Arc::new(TemplateColumns {
+        beside: Arc::clone(&beside),
+    });
     let provenance = Arc::new(ScalarUDF::new_from_impl(provenance::Provenance::new()));
-    functions.extend([calls.score_pair, calls.score_response, calls.pick]);
-    functions.push(Arc::clone(&provenance));
-    functions.extend(twins.iter().cloned());
+    let mut hidden_functions = vec![calls.score_pair, calls.score_response, calls.pick];
+    hidden_functions.extend([Arc::clone(&provenance), beside]);
+    hidden_functions.extend(twins.iter().cloned());
     let hoist_scores = HoistScores {
         scorer,
         pick,
@@ -146,7 +152,9 @@ pub(crate) fn all(scorer: Arc<dyn Scorer>) -> Pieces {
     };
     Pieces {
         functions,
+        hidden_functions,
         field_access,
+        template_columns,
         hoist_scores: Arc::new(hoist_scores),
         use_score_exec: Arc::new(UseScoreExec),
     }
@@ -154,12 +162,17 @@ pub(crate) fn all(scorer: Arc<dyn Scorer>) -> Pieces {
 
 /// The pair that a row's texts are: prompt, chosen and rejected, or the two without a prompt.
 pub(crate) fn read_pair(texts: Vec<Text>) -> Result<PreferencePair, RowError> {
-    Pair::item(texts)
+    Pair::item(texts, Vec::new())
 }
 
 /// Whether this is a hidden asynchronous function.
 pub(crate) fn is_scoring_function(function: &ScalarUDF) -> bool {
     [Pair::NAME, Response::NAME].contains(&function.name())
+}
+
+/// Whether this is the hidden asynchronous function of pairs.
+pub(crate) fn is_pair_function(function: &ScalarUDF) -> bool {
+    function.name() == Pair::NAME
 }
 
 /// Whether this reads a field of its first argument: our own pick, or `s['field']` in SQL.

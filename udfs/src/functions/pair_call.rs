@@ -15,6 +15,7 @@ use crate::likely_mistakes::Mistakes;
 use crate::scorer::{
     Argument, Job, Needs, PairScores, PreferencePair, RowError, Scorer, ScorerError,
 };
+use crate::template_variables::TemplateVariables;
 use crate::text::{Text, own_turns};
 
 /// Scores of a preference pair.
@@ -58,7 +59,7 @@ impl Kind for Pair {
         }
     }
 
-    fn item(texts: Vec<Text>) -> Result<PreferencePair, RowError> {
+    fn item(texts: Vec<Text>, variables: TemplateVariables) -> Result<PreferencePair, RowError> {
         match <[Text; 3]>::try_from(texts) {
             Ok([prompt, chosen, rejected]) => {
                 let chosen = response(&prompt, chosen)
@@ -69,11 +70,14 @@ impl Kind for Pair {
                     prompt,
                     chosen,
                     rejected,
+                    variables,
                 })
             }
             Err(texts) => match <[Text; 2]>::try_from(texts) {
                 Ok([chosen, rejected]) => {
-                    implicit_prompt::split(chosen, rejected).map_err(RowError::of_row)
+                    let pair = implicit_prompt::split(chosen, rejected);
+                    let pair = pair.map_err(RowError::of_row)?;
+                    Ok(PreferencePair { variables, ..pair })
                 }
                 Err(texts) => Err(RowError::of_row(format!("{} texts", texts.len()))),
             },

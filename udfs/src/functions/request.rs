@@ -13,10 +13,12 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
 use super::call::stated_needs;
 use crate::columns::TextColumn;
+use crate::failures::Failures;
 use crate::likely_mistakes::Tally;
 use crate::query_resources::QueryResources;
 use crate::scorer::{Argument, Job, RowError, ScorerError};
 use crate::settings::{ChesSettings, OnError};
+use crate::template_variables::{TemplateVariables, VariableColumns};
 use crate::text::Text;
 
 /// What became of a row: `None` where the guard is not true. A NULL argument is an error that no query
@@ -29,6 +31,8 @@ pub(super) struct Request<T> {
     pub items: Vec<T>,
     /// What looks like a mistake in the items is counted here.
     pub tally: Option<Arc<Tally>>,
+    failures: Option<Arc<Failures>>,
+    texts: Vec<TextArgument>,
     rows: Vec<Row>,
     arguments: &'static [Argument],
     /// The column of each argument; none of a constant.
@@ -62,7 +66,7 @@ impl<T> Request<T> {
     pub fn read(
         args: &ScalarFunctionArgs,
         arguments: impl FnOnce(usize) -> Option<&'static [Argument]>,
-        read: impl Fn(Vec<Text>) -> Result<T, RowError>,
+        read: impl Fn(Vec<Text>, TemplateVariables) -> Result<T, RowError>,
     ) -> Result<Self> {
         let [_, guard, texts @ ..] = &args.args[..] else {
             return internal_err!("a scoring call with {} arguments", args.args.len());
@@ -74,6 +78,11 @@ impl<T> Request<T> {
         let resources = resources.cloned().unwrap_or_default();
         let mut request = Self {
             tally: resources.tally.clone(),
+            failures: resources.failures.clone(),
+            texts: texts
+                .iter()
+                .map(TextArgument::try_new)
+                .collect::<Result<_>>()?,
             job: job(args, resources)?,
             items: Vec::new(),
             rows: Vec::new(),
@@ -84,10 +93,6 @@ impl<T> Request<T> {
         };
         // Constants are scored once for all rows.
         let is_one = texts.iter().all(is_constant);
-        let texts = texts
-            .iter()
-            .map(TextArgument::try_new)
-            .collect::<Result<Vec<_>>>()?;
         let guard = guard.to_array(args.number_rows)?;
         let Some(guard) = guard.as_boolean_opt() else {
             return internal_err!("a scoring call with a guard of {}", guard.data_type());
@@ -101,12 +106,13 @@ impl<T> Request<T> {
                 request.rows.push(Row::Scored(0));
                 continue;
             }
-            if let Some(error) = null_arguments(&texts, row, arguments) {
+            if let Some(error) = null_arguments(&request.texts, row, arguments) {
                 request.job.metrics.skipped_rows.add(1);
                 request.rows.push(Row::Unscored(error));
                 continue;
             }
-            let row = match texts_of_row(&texts, row, arguments).and_then(&read) {
+            let texts = texts_of_row(&request.texts, row, arguments);
+            let row = match texts.and_then(|(texts, variables)| read(texts, variables)) {
                 Ok(item) => {
                     request.items.push(item);
                     Row::Scored(request.items.len() - 1)
@@ -141,7 +147,10 @@ impl<T> Request<T> {
         }
         let rows = std::mem::take(&mut self.rows);
         let count = rows.len();
-        rows.into_iter()
+        let is_asked_for = |row: &&Row| !matches!(row, Row::Excluded);
+        let asked_for = rows.iter().filter(is_asked_for).count();
+        let outcomes: Vec<_> = rows
+            .into_iter()
             .enumerate()
             .map(|(at, row)| match row {
                 Row::Excluded => Ok(None),
@@ -159,13 +168,20 @@ impl<T> Request<T> {
                     }
                 },
             })
-            .collect()
+            .collect::<Result<_>>()?;
+        if let Some(failures) = &self.failures {
+            failures.add_rows(asked_for, &self.job.settings)?;
+        }
+        Ok(outcomes)
     }
 
     /// Lets a row error through where `ches.on_error` is `null`; otherwise the query fails.
     fn accept(&self, row: usize, rows: usize, error: RowError) -> Result<RowError> {
         if self.job.settings.on_error == OnError::Null {
             self.job.metrics.failed_rows.add(1);
+            if let Some(failures) = &self.failures {
+                failures.add(&error.reason);
+            }
             return Ok(error);
         }
         let place = error
@@ -182,17 +198,30 @@ impl<T> Request<T> {
             })
             .unwrap_or_default();
         exec_err!(
-            "row {} of this batch of {rows}{place}: {} (with ches.on_error = 'null' such a row's \
-             scores are NULL)",
+            "row {} of this batch of {rows}{place}: {}; the row is {} (with ches.on_error = 'null' such a \
+             row's scores are NULL)",
             row + 1,
-            error.reason
+            error.reason,
+            self.beginnings(row)
         )
+    }
+
+    /// How the texts of a row begin.
+    fn beginnings(&self, row: usize) -> String {
+        let texts = self.arguments.iter().zip(&self.texts);
+        let beginning = |(argument, text): (&Argument, &TextArgument)| {
+            let text = text.column.beginning(text.at(row));
+            format!("{argument} {text}")
+        };
+        texts.map(beginning).collect::<Vec<_>>().join(", ")
     }
 }
 
 /// A column of texts, or one text for all rows.
 struct TextArgument {
     column: TextColumn,
+    /// What stands beside the text for the chat template.
+    variables: Option<VariableColumns>,
     is_constant: bool,
 }
 
@@ -202,8 +231,13 @@ impl TextArgument {
             ColumnarValue::Array(array) => array.clone(),
             ColumnarValue::Scalar(value) => value.to_array_of_size(1)?,
         };
+        let (array, variables) = match VariableColumns::try_new(&array)? {
+            Some((text, variables)) => (text, Some(variables)),
+            None => (array, None),
+        };
         Ok(Self {
             column: TextColumn::try_new(&array)?,
+            variables,
             is_constant: is_constant(arg),
         })
     }
@@ -233,17 +267,24 @@ fn null_arguments(texts: &[TextArgument], row: usize, arguments: &[Argument]) ->
     })
 }
 
-/// A row's texts, of which none is NULL.
+/// A row's texts, of which none is NULL, and what stands beside them.
 fn texts_of_row(
     texts: &[TextArgument],
     row: usize,
     arguments: &[Argument],
-) -> Result<Vec<Text>, RowError> {
+) -> Result<(Vec<Text>, TemplateVariables), RowError> {
+    let beside = texts.iter().find_map(|text| {
+        let variables = text.variables.as_ref()?;
+        Some(variables.row(text.at(row)))
+    });
+    let variables = beside.unwrap_or_else(|| Ok(Vec::new()));
+    let variables = variables.map_err(RowError::of_row)?;
     let text = |(text, argument): (&TextArgument, &Argument)| {
         let read = text.column.text(text.at(row));
         read.map_err(|reason| RowError::of(*argument, reason))
     };
-    texts.iter().zip(arguments).map(text).collect()
+    let texts = texts.iter().zip(arguments).map(text);
+    Ok((texts.collect::<Result<_, _>>()?, variables))
 }
 
 fn job(args: &ScalarFunctionArgs, resources: QueryResources) -> Result<Job> {

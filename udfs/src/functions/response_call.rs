@@ -19,6 +19,7 @@ use crate::scorer::{
     Argument, Job, Needs, PromptedResponse, ResponseEmbedding, ResponseScores, RowError, Scorer,
     ScorerError,
 };
+use crate::template_variables::TemplateVariables;
 use crate::text::Text;
 
 /// The field that `response_embedding` returns.
@@ -60,12 +61,16 @@ impl Kind for Response {
         }
     }
 
-    fn item(texts: Vec<Text>) -> Result<PromptedResponse, RowError> {
+    fn item(texts: Vec<Text>, variables: TemplateVariables) -> Result<PromptedResponse, RowError> {
         let [prompt, answer] = <[Text; 2]>::try_from(texts)
             .map_err(|texts| RowError::of_row(format!("{} texts", texts.len())))?;
         let response =
             response(&prompt, answer).map_err(|reason| RowError::of(Argument::Response, reason))?;
-        Ok(PromptedResponse { prompt, response })
+        Ok(PromptedResponse {
+            prompt,
+            response,
+            variables,
+        })
     }
 
     fn mistakes(item: &PromptedResponse) -> Mistakes {
@@ -115,7 +120,7 @@ pub(super) fn is_own_field(whole: &str, field: &str) -> bool {
 }
 
 /// The fields of `response_embedding`.
-fn embedding_fields() -> Fields {
+pub(super) fn embedding_fields() -> Fields {
     let vector = DataType::List(Arc::new(Field::new_list_field(DataType::Float32, true)));
     nullable([
         ("sum", vector.clone()),

@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use ches_udfs::{
-    Argument, ChesSettings, Displacement, Interruption, Job, Needs, PairScores, PreferencePair,
-    PromptedResponse, ResponseEmbedding, ResponseScores, RowError, Scorer, ScorerError, ShownPair,
-    SimulatedDisplacement, Text, TokenChange, blocking_functions,
+    Argument, ChesSettings, Content, Displacement, Interruption, Job, Needs, PairScores,
+    PreferencePair, PromptedResponse, ResponseEmbedding, ResponseScores, RowError, Scorer,
+    ScorerError, ShownPair, SimulatedDisplacement, Text, TokenChange, blocking_functions,
 };
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
@@ -76,7 +76,10 @@ fn show(text: &Text) -> String {
         Text::Turns(turns) => {
             let turns: Vec<_> = turns
                 .iter()
-                .map(|turn| format!("{}: {}", turn.role, turn.content))
+                .map(|turn| match &turn.content {
+                    Content::Text(text) => format!("{}: {text}", turn.role),
+                    other => format!("{}: {other:?}", turn.role),
+                })
                 .collect();
             format!("[{}]", turns.join(", "))
         }
@@ -86,7 +89,10 @@ fn show(text: &Text) -> String {
 fn content(text: &Text) -> String {
     match text {
         Text::Plain(text) | Text::Transcript(text) => text.clone(),
-        Text::Turns(turns) => turns.iter().map(|turn| turn.content.as_str()).collect(),
+        Text::Turns(turns) => turns
+            .iter()
+            .filter_map(|turn| turn.content.as_text())
+            .collect(),
     }
 }
 
@@ -119,7 +125,9 @@ fn pair(needs: Needs, pair: &PreferencePair) -> Result<PairScores, RowError> {
     }
     if prompt.contains("ECHO") {
         let texts = [&pair.prompt, &pair.chosen, &pair.rejected].map(show);
-        scores.no_score = Some(texts.join(" | "));
+        let variables = pair.variables.iter();
+        let variables = variables.map(|(name, value)| format!(" | {name} = {value:?}"));
+        scores.no_score = Some(texts.join(" | ") + &variables.collect::<String>());
     } else if c == 0.0 || r == 0.0 {
         scores.no_score = Some("an empty response".into());
     } else {
