@@ -72,7 +72,8 @@ goldens:
 	$(PYTHON) $(GOLDENS)/make_templates.py $(GOLDENS)/templates.json
 	$(PYTHON) $(GOLDENS)/make_folders.py $(GOLDENS)/families/llama/model $(GOLDENS)/folders.jsonl
 	$(PYTHON) $(GOLDENS)/make_tables.py $(GOLDENS)/tables
-	$(PYTHON) $(GOLDENS)/make_trl.py $(GOLDENS)/families/llama/model $(GOLDENS)/trl.jsonl $(GOLDENS)/trl.parquet
+	$(PYTHON) $(GOLDENS)/make_trl.py $(GOLDENS)/families/llama/model $(GOLDENS)/trl.jsonl $(GOLDENS)/trl.parquet \
+	  $(GOLDENS)/beside.jsonl $(GOLDENS)/beside.parquet
 	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; set -ex; \
 	$(PYTHON) $(GOLDENS)/make_rows.py "$$model" $(GOLDENS)/rows.json $(GOLDENS)/rows.golden.jsonl; \
 	$(PYTHON) $(GOLDENS)/make_scores.py "$$model" examples/data/preferences.parquet $(GOLDENS)/preferences.jsonl; \

@@ -1,6 +1,8 @@
 //! How a prompt and a response become one text.
 
-use ches_udfs::{ASSISTANT, TemplateVariables, Text, Turn, USER, quoted, transcript_turns};
+use ches_udfs::{
+    ASSISTANT, Content, FieldValue, TemplateVariables, Text, Turn, USER, quoted, transcript_turns,
+};
 
 use crate::chat_template::ChatTemplate;
 use crate::tokenizer::TextTokenizer;
@@ -48,13 +50,23 @@ pub enum FormatError {
 impl Format {
     /// The chat format, with the end token that the template writes.
     pub fn chat(template: ChatTemplate, tokenizer: &TextTokenizer) -> Self {
-        let pair = [Turn::new(USER, "1"), Turn::new(ASSISTANT, CONTENT_PROBE)];
-        let after_content = [vec![], vec![Turn::new("system", "2")]]
+        // A template may go through the parts of a content and know no other.
+        let as_text: fn(&str) -> Content = |text| text.into();
+        let as_parts = |text: &str| {
+            let field = |name: &str, text: &str| (name.into(), FieldValue::Text(text.into()));
+            let part = vec![field("type", "text"), field("text", text)];
+            Content::Parts(vec![FieldValue::Struct(part)])
+        };
+        let after_content = [as_text, as_parts]
             .into_iter()
-            .find_map(|system| {
-                let text = template
-                    .render(&[&system[..], &pair].concat(), &vec![], false)
-                    .ok()?;
+            .flat_map(|content| {
+                let turn = |role: &str, text| Turn::new(role, content(text));
+                let pair = [turn(USER, "1"), turn(ASSISTANT, CONTENT_PROBE)];
+                let system = [turn("system", "2")];
+                [pair.to_vec(), [&system[..], &pair].concat()]
+            })
+            .find_map(|turns| {
+                let text = template.render(&turns, &vec![], false).ok()?;
                 let (_, after) = text.split_once(CONTENT_PROBE)?;
                 Some(match tokenizer.first_special(after) {
                     Some((_, token, id)) => AfterContent::EndToken(token.to_owned(), id),

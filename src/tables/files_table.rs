@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::stats::Precision;
 use datafusion::common::{DFSchema, ScalarValue, plan_datafusion_err, plan_err, project_schema};
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::listing::PartitionedFile;
@@ -180,11 +181,24 @@ impl TableProvider for FilesTable {
             .execution
             .meta_fetch_concurrency
             .get();
-        let files: Vec<PartitionedFile> = futures::stream::iter(files)
+        let mut found = futures::stream::iter(files)
             .map(with_statistics)
-            .buffered(at_once)
-            .try_collect::<Vec<_>>()
-            .await?;
+            .buffered(at_once);
+        // The first files may hold all rows that are asked for.
+        let mut missing = limit.filter(|_| filters.iter().all(|of| self.is_of_folders(of)));
+        let mut files = Vec::new();
+        while let Some(file) = found.try_next().await? {
+            let rows = file.statistics.as_ref().and_then(|of| match of.num_rows {
+                Precision::Exact(rows) => Some(rows),
+                _ => None,
+            });
+            missing = missing.map(|missing| missing.saturating_sub(rows.unwrap_or(0)));
+            files.push(file);
+            if missing == Some(0) {
+                break;
+            }
+        }
+        drop(found);
         let groups = FileGroup::new(files).split_files(state.config().target_partitions());
         let (groups, statistics) =
             compute_all_files_statistics(groups, self.schema(), collects, false)?;

@@ -1,6 +1,7 @@
-"""What TRL's DPOTrainer tokenizes of prompts that end in different turns, and of messages with further fields.
+"""What TRL's DPOTrainer tokenizes of prompts that end in different turns, of messages with further fields, and
+beside columns of tools and of names for the template.
 
-usage: make_trl.py FOLDER OUT.jsonl OUT.parquet
+usage: make_trl.py FOLDER OUT.jsonl OUT.parquet BESIDE.jsonl BESIDE.parquet
 
 FOLDER holds a tokenizer with a chat template. What is tokenized is what is in the Parquet file, so that
 messages have the fields of their columns, in their order, and None where they have none. Needs pyarrow,
@@ -117,8 +118,62 @@ FIELDS = {
 }
 
 
+# Goes through the parts of a content, and writes what it finds besides.
+BESIDE_TEMPLATE = """
+{%- if tools is not none %}[tools]{% for tool in tools %}{{ tool | tojson }}{% endfor %}{% endif -%}
+{%- if think is defined %}[{{ think }} {{ level }}]{% endif -%}
+{%- for m in messages -%}
+<|im_start|>{{ m.role }}
+{% for part in m.content %}{{ part.text }}{{ part.more }}{% endfor %}<|im_end|>
+{% endfor -%}
+{% if add_generation_prompt %}<|im_start|>assistant
+{% endif -%}"""
+
+
+def parts(role, *texts):
+    more = {"more": "!"} if len(texts) > 1 else {}
+    return {"role": role, "content": [{"type": "text", "text": text} | more for text in texts]}
+
+
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"z": 1, "a": [0.5, 2.0], "b": None}}}
+BESIDE = [
+    {"tools": [TOOL, TOOL], "kwargs": {"think": False, "level": None}},
+    {"tools": [], "kwargs": {"think": True, "level": 3}},
+    {"tools": None, "kwargs": {"think": None, "level": 4}},
+]
+
+
+def beside(tokenizer, tokenize, out, table):
+    rows = [
+        {
+            "id": number,
+            "prompt": [parts("system", "Be brief."), parts("user", "Is it ", "raining?")],
+            "chosen": [parts("assistant", "Yes, ", "it is.")],
+            "rejected": [parts("assistant", "No.")],
+            "tools": json.dumps(row["tools"]),
+            "tools_list": row["tools"],
+            "kwargs": row["kwargs"],
+            "kwargs_text": json.dumps(row["kwargs"]),
+        }
+        for number, row in enumerate(BESIDE)
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), table)
+    tokenizer.chat_template = BESIDE_TEMPLATE
+    with open(out, "w") as file:
+        for row in pyarrow.parquet.read_table(table).to_pylist():
+            for tools in ("tools", "tools_list"):
+                for kwargs in ("kwargs", "kwargs_text"):
+                    given = row[kwargs]
+                    given = json.loads(given) if isinstance(given, str) else given
+                    ids = tokenize(row | {"tools": row[tools], "chat_template_kwargs": given}, tokenizer)
+                    golden = {"id": row["id"], "tools": tools, "kwargs": kwargs}
+                    golden |= {"chat_template": BESIDE_TEMPLATE}
+                    golden |= {key: ids[key] for key in ("prompt_ids", "chosen_ids", "rejected_ids")}
+                    file.write(json.dumps(golden) + "\n")
+
+
 def main():
-    folder, out, table = sys.argv[1:]
+    folder, out, table, beside_out, beside_table = sys.argv[1:]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenize = trl_functions()["tokenize_fn"]
     answers = {"chosen": [turn("assistant", "Yes, it is.")]}
@@ -134,6 +189,7 @@ def main():
             ids = tokenize(row, tokenizer)
             golden |= {key: ids[key] for key in ("prompt_ids", "chosen_ids", "rejected_ids")}
             file.write(json.dumps(golden) + "\n")
+    beside(tokenizer, tokenize, beside_out, beside_table)
 
 
 if __name__ == "__main__":

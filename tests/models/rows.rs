@@ -208,31 +208,81 @@ async fn rows_are_tokenized_as_by_trl() {
             ches = ches.with_chat_template(template);
         }
         let ctx = session_with_pairs(&ches, table.to_str().unwrap()).await;
-        let sql = format!(
-            "SELECT preference_tokens(prompt, chosen, rejected) FROM pairs WHERE name = '{}'",
-            row["name"].as_str().unwrap()
+        let name = row["name"].as_str().unwrap();
+        assert_tokens(&ctx, &format!("name = '{name}'"), &row).await;
+    }
+}
+
+/// The same beside columns of tools and of names for the template, of contents in parts.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_beside_columns_are_tokenized_as_by_trl() {
+    let model = root().join("tests/goldens/families/llama/model");
+    let table = root().join("tests/goldens/beside.parquet");
+    let rows = golden_lines("beside.jsonl");
+    assert_eq!(rows.len(), 12);
+    for row in rows {
+        let text = |name: &str| row[name].as_str().unwrap();
+        let ches = Ches::new()
+            .with_model(model.to_str().unwrap())
+            .with_chat_template(text("chat_template"))
+            .with_setting("tools_column", text("tools"))
+            .and_then(|ches| ches.with_setting("chat_template_kwargs_column", text("kwargs")))
+            .unwrap();
+        let ctx = session_with_pairs(&ches, table.to_str().unwrap()).await;
+        assert_tokens(&ctx, &format!("id = {}", row["id"]), &row).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_that_prints_parts_is_a_row_error() {
+    let model = root().join("tests/goldens/families/llama/model");
+    let table = root().join("tests/goldens/beside.parquet");
+    for print in [
+        "m.content",
+        "m.content | tojson",
+        "m['content'] | string | trim",
+        "m.content[:1]",
+    ] {
+        let template = format!("{{% for m in messages %}}{{{{ {print} }}}}{{% endfor %}}");
+        let ches = Ches::new()
+            .with_model(model.to_str().unwrap())
+            .with_chat_template(template);
+        let ctx = session_with_pairs(&ches, table.to_str().unwrap()).await;
+        let sql = "SELECT preference_tokens(prompt, chosen, rejected) FROM pairs";
+        let failed = ctx.sql(sql).await.unwrap().collect().await;
+        let error = failed.unwrap_err().to_string();
+        assert!(
+            error.contains("prints the list of a message's parts"),
+            "{print}: {error}"
         );
-        let batches = ctx.sql(&sql).await.unwrap().collect().await.unwrap();
-        let shown = batches[0].column(0).as_struct();
-        let ids = |name: &str| -> Vec<u64> {
-            let ids = shown.column_by_name(name).unwrap().as_list::<i32>();
-            let ids = ids.value(0);
-            let ids = ids.as_primitive::<Int32Type>().values().iter();
-            ids.map(|id| *id as u64).collect()
-        };
-        let golden = |name: &str| -> Vec<u64> {
-            let ids = row[name].as_array().unwrap().iter();
-            ids.map(|id| id.as_u64().unwrap()).collect()
-        };
-        let end = field(shown, 0, "end_token_id").as_u64().unwrap();
-        let prompt = golden("prompt_ids");
-        assert_eq!(ids("prompt_ids"), prompt, "{}", row["name"]);
-        for side in ["chosen_ids", "rejected_ids"] {
-            // A template may write more after the end token.
-            let mut expected = [prompt.clone(), golden(side)].concat();
-            let last = expected.iter().rposition(|id| *id == end).unwrap();
-            expected.truncate(last);
-            assert_eq!(ids(side), expected, "{}: {side}", row["name"]);
-        }
+    }
+}
+
+/// The tokens of the row of a condition are those of a golden.
+async fn assert_tokens(ctx: &SessionContext, condition: &str, row: &Value) {
+    let sql =
+        format!("SELECT preference_tokens(prompt, chosen, rejected) FROM pairs WHERE {condition}");
+    let batches = ctx.sql(&sql).await.unwrap().collect().await.unwrap();
+    let shown = batches[0].column(0).as_struct();
+    assert_eq!(field(shown, 0, "error"), Value::Null, "{condition}");
+    let ids = |name: &str| -> Vec<u64> {
+        let ids = shown.column_by_name(name).unwrap().as_list::<i32>();
+        let ids = ids.value(0);
+        let ids = ids.as_primitive::<Int32Type>().values().iter();
+        ids.map(|id| *id as u64).collect()
+    };
+    let golden = |name: &str| -> Vec<u64> {
+        let ids = row[name].as_array().unwrap().iter();
+        ids.map(|id| id.as_u64().unwrap()).collect()
+    };
+    let end = field(shown, 0, "end_token_id").as_u64().unwrap();
+    let prompt = golden("prompt_ids");
+    assert_eq!(ids("prompt_ids"), prompt, "{condition}");
+    for side in ["chosen_ids", "rejected_ids"] {
+        // A template may write more after the end token.
+        let mut expected = [prompt.clone(), golden(side)].concat();
+        let last = expected.iter().rposition(|id| *id == end).unwrap();
+        expected.truncate(last);
+        assert_eq!(ids(side), expected, "{condition}: {side}");
     }
 }

@@ -21,12 +21,19 @@ pub(crate) fn json_messages(text: &str) -> Option<Result<Vec<Turn>, String>> {
     let FieldValue::List(items) = serde_json::from_str(text).ok()? else {
         return None;
     };
-    let messages: Vec<_> = items.into_iter().map(names).collect::<Option<_>>()?;
+    let messages: Vec<_> = items.into_iter().map(message).collect::<Option<_>>()?;
     Some(messages.into_iter().map(turn).collect())
 }
 
-/// An object's fields, and what it calls role and content, if it is a message.
-fn names(item: FieldValue) -> Option<(Vec<(String, FieldValue)>, &'static str, &'static str)> {
+/// An object that is a message.
+struct Message {
+    fields: Vec<(String, FieldValue)>,
+    /// What it calls its role and its content.
+    role: &'static str,
+    content: &'static str,
+}
+
+fn message(item: FieldValue) -> Option<Message> {
     let FieldValue::Struct(fields) = item else {
         return None;
     };
@@ -36,10 +43,19 @@ fn names(item: FieldValue) -> Option<(Vec<(String, FieldValue)>, &'static str, &
     };
     let both = [("role", "content"), ("from", "value")];
     let (role, content) = both.into_iter().find(is_message)?;
-    Some((fields, role, content))
+    Some(Message {
+        fields,
+        role,
+        content,
+    })
 }
 
-fn turn((fields, role, content): (Vec<(String, FieldValue)>, &str, &str)) -> Result<Turn, String> {
+fn turn(message: Message) -> Result<Turn, String> {
+    let Message {
+        fields,
+        role,
+        content,
+    } = message;
     let mut turn = Turn::new("", Content::Absent);
     for (at, (name, value)) in fields.into_iter().enumerate() {
         match value {

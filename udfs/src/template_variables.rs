@@ -96,8 +96,6 @@ impl VariableColumns {
         let mut variables = TemplateVariables::new();
         if let Some(tools) = read(TOOLS, self.tools.value(row))? {
             match tools {
-                // No tools are none: some templates write of an empty list.
-                FieldValue::List(tools) if tools.is_empty() => {}
                 FieldValue::List(_) => variables.push((TOOLS.into(), tools)),
                 _ => return Err(format!("{TOOLS} is no list; accepted: {}", accepted(TOOLS))),
             }
@@ -160,7 +158,9 @@ mod tests {
     #[test]
     fn variables_of_text() {
         assert_eq!(rows(None, None).unwrap(), []);
-        assert_eq!(rows(Some("[]"), Some("null")).unwrap(), []);
+        assert_eq!(rows(Some("null"), Some("null")).unwrap(), []);
+        let none = FieldValue::List(vec![]);
+        assert_eq!(rows(Some("[]"), None).unwrap(), [("tools".into(), none)]);
         let text = |text: &str| FieldValue::Text(text.into());
         let tools = FieldValue::List(vec![FieldValue::Struct(vec![
             ("z".into(), text("1")),
