@@ -45,6 +45,21 @@ def test_other_arrow_data(pairs, model, expected):
     assert empty.schema.field("ches").type == pa.float64()
 
 
+def test_files(pairs, model, expected, tmp_path):
+    lines = PAIRS.with_suffix(".jsonl")
+    table = datafusion_ches.read(lines)
+    assert isinstance(table, pa.Table)
+    assert table.to_pylist() == pairs.to_pylist()
+    assert datafusion_ches.read(str(PAIRS.parent / "*.parquet")).to_pylist() == pairs.to_pylist()
+    assert by_id(datafusion_ches.score(str(lines), model=model, **ALONE).to_pylist()) == expected
+    with pytest.raises(ValueError, match=r"nearest name there is 'preferences\.jsonl'"):
+        datafusion_ches.read(PAIRS.with_suffix(".jsnl"))
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"a": 1}\n{"a": ')
+    with pytest.raises((ValueError, RuntimeError), match="broken.jsonl: "):
+        datafusion_ches.read(broken)
+
+
 def test_pandas(pairs, model, expected):
     frame = pairs.to_pandas().set_index("id").sort_index(ascending=False)
     scored = datafusion_ches.score(frame, model=model, **ALONE)

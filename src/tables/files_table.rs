@@ -1,6 +1,7 @@
 //! Files of one format as a table.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -13,21 +14,30 @@ use datafusion::datasource::listing::helpers::{expr_applicable_for_cols, filter_
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder};
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result;
-use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion_datasource::compute_all_files_statistics;
 use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStore;
 
+use super::formats::Format;
+use super::found::found;
 use super::listing::File;
+use super::place::Place;
 
-/// A table of files that were found at one time.
+/// How long files are believed to be the same: a statement plans with what it has found, and a view looks again.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// A table of the files of a place.
 #[derive(Debug)]
 pub struct FilesTable {
-    store: ObjectStoreUrl,
+    place: Place,
+    kind: Format,
     format: Arc<dyn FileFormat>,
     files: Vec<PartitionedFile>,
+    since: Instant,
     schema: TableSchema,
 }
 
@@ -35,46 +45,50 @@ pub struct FilesTable {
 pub type FolderColumn = FieldRef;
 
 impl FilesTable {
-    /// Of files in a store, with the columns of the files and those of their folders.
+    /// Of files with these columns and those of their folders.
     ///
     /// # Errors
     /// When the name of a folder is no value of its column.
     pub fn try_new(
-        store: ObjectStoreUrl,
+        place: Place,
+        kind: Format,
         format: Arc<dyn FileFormat>,
         files: Vec<File>,
         schema: SchemaRef,
         columns: Vec<FolderColumn>,
     ) -> Result<Self> {
-        let file = |file: File| {
-            let values = columns.iter().zip(file.values);
-            let values = values.map(|(column, value)| match value {
-                None => ScalarValue::try_new_null(column.data_type()),
-                Some(value) => {
-                    let parsed = ScalarValue::try_from_string(value.clone(), column.data_type());
-                    parsed.map_err(|_| {
-                        plan_datafusion_err!(
-                            "{}: its folder gives '{value}' for the column '{}', which is of type {} in the \
-                             files",
-                            file.meta.location,
-                            column.name(),
-                            column.data_type()
-                        )
-                    })
-                }
-            });
-            let values = values.collect::<Result<Vec<_>>>()?;
-            Ok(PartitionedFile::new_from_meta(file.meta).with_partition_values(values))
-        };
-        let files = files.into_iter().map(file).collect::<Result<Vec<_>>>()?;
         Ok(Self {
-            store,
+            place,
+            kind,
             format,
-            files,
+            files: with_values(files, &columns)?,
+            since: Instant::now(),
             schema: TableSchema::builder(schema)
                 .with_table_partition_cols(columns)
                 .build(),
         })
+    }
+
+    /// The files as they are now.
+    async fn files(
+        &self,
+        state: &dyn Session,
+        store: &Arc<dyn ObjectStore>,
+    ) -> Result<Vec<PartitionedFile>> {
+        let session = state.as_any().downcast_ref::<SessionState>();
+        let Some(session) = session.filter(|_| self.since.elapsed() > FRESH) else {
+            return Ok(self.files.clone());
+        };
+        let found = found(session, store, &self.place).await?;
+        let columns = self.schema.table_partition_cols();
+        let names = columns.iter().map(|column| column.name());
+        if found.format != self.kind || !names.eq(&found.columns) {
+            return plan_err!(
+                "'{}': its files are of another format now, or its folders give other columns",
+                self.place.written
+            );
+        }
+        with_values(found.files, columns)
     }
 
     fn is_of_folders(&self, filter: &Expr) -> bool {
@@ -87,21 +101,49 @@ impl FilesTable {
     }
 
     /// The files that conditions on folders leave.
-    fn pruned(&self, filters: &[Expr]) -> Result<Vec<PartitionedFile>> {
+    fn pruned(
+        &self,
+        files: Vec<PartitionedFile>,
+        filters: &[Expr],
+    ) -> Result<Vec<PartitionedFile>> {
         let filters: Vec<Expr> = filters
             .iter()
             .filter(|filter| self.is_of_folders(filter))
             .cloned()
             .collect();
         if filters.is_empty() {
-            return Ok(self.files.clone());
+            return Ok(files);
         }
         let columns = Schema::new(self.schema.table_partition_cols().clone());
         let columns = DFSchema::try_from(columns)?;
-        let files = self.files.iter();
-        let kept = files.map(|file| filter_partitioned_file(file.clone(), &filters, &columns));
+        let files = files.into_iter();
+        let kept = files.map(|file| filter_partitioned_file(file, &filters, &columns));
         kept.filter_map(Result::transpose).collect()
     }
+}
+
+/// Files with their values of the columns that folders give.
+fn with_values(files: Vec<File>, columns: &[FolderColumn]) -> Result<Vec<PartitionedFile>> {
+    let file = |file: File| {
+        let values = columns.iter().zip(file.values);
+        let values = values.map(|(column, value)| match value {
+            None => ScalarValue::try_new_null(column.data_type()),
+            Some(value) => {
+                let parsed = ScalarValue::try_from_string(value.clone(), column.data_type());
+                parsed.map_err(|_| {
+                    plan_datafusion_err!(
+                        "{}: its folder gives '{value}' for the column '{}', which is of type {} in the files",
+                        file.meta.location,
+                        column.name(),
+                        column.data_type()
+                    )
+                })
+            }
+        });
+        let values = values.collect::<Result<Vec<_>>>()?;
+        Ok(PartitionedFile::new_from_meta(file.meta).with_partition_values(values))
+    };
+    files.into_iter().map(file).collect()
 }
 
 /// The columns of files and of their folders. One that both have has its type in the files.
@@ -157,12 +199,13 @@ impl TableProvider for FilesTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let files = self.pruned(filters)?;
+        let store = state.runtime_env().object_store(&self.place.store)?;
+        let files = self.files(state, &store).await?;
+        let files = self.pruned(files, filters)?;
         if files.is_empty() {
             let schema = project_schema(&self.schema(), projection)?;
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        let store = state.runtime_env().object_store(&self.store)?;
         let collects = state.config().collect_statistics();
         let schema = self.schema.file_schema();
         let with_statistics = async |file: PartitionedFile| -> Result<_> {
@@ -203,7 +246,7 @@ impl TableProvider for FilesTable {
         let (groups, statistics) =
             compute_all_files_statistics(groups, self.schema(), collects, false)?;
         let source = self.format.file_source(self.schema.clone());
-        let config = FileScanConfigBuilder::new(self.store.clone(), source)
+        let config = FileScanConfigBuilder::new(self.place.store.clone(), source)
             .with_file_groups(groups)
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?

@@ -10,6 +10,7 @@ mod csv;
 mod dataset;
 mod files_table;
 mod formats;
+mod found;
 mod json;
 mod listing;
 mod place;
@@ -31,6 +32,7 @@ use datafusion::execution::SessionState;
 use object_store::{ObjectMeta, ObjectStore};
 
 use files_table::{FilesTable, with_folders};
+use found::found;
 use listing::Files;
 use place::Place;
 
@@ -62,15 +64,8 @@ pub async fn open(state: &SessionState, place: &str) -> Result<Option<Arc<dyn Ta
         return Ok(None);
     };
     let store = store(state, &place)?;
-    let is_known = |extension: &str| state.get_file_format_factory(extension).is_some();
-    #[cfg(feature = "remote")]
-    let found = match dataset::is_whole(&place) {
-        true => dataset::list(&store, &place, is_known).await?,
-        false => listing::list(&store, &place, is_known).await?,
-    };
-    #[cfg(not(feature = "remote"))]
-    let found = listing::list(&store, &place, is_known).await?;
-    let table = table(state, &store, &place, found).await?;
+    let found = found(state, &store, &place).await?;
+    let table = table(state, &store, place, found).await?;
     Ok(Some(Arc::new(table)))
 }
 
@@ -110,7 +105,7 @@ fn is_of_hub(place: &Place) -> bool {
 async fn table(
     state: &SessionState,
     store: &Arc<dyn ObjectStore>,
-    place: &Place,
+    place: Place,
     found: Files,
 ) -> Result<FilesTable> {
     let Files {
@@ -122,7 +117,7 @@ async fn table(
     let options = state.default_table_options();
     let mut is_by_name = true;
     let compression = format.compression;
-    let (format, schema): (Arc<dyn FileFormat>, _) = match format.kind {
+    let (reader, schema): (Arc<dyn FileFormat>, _) = match format.kind.clone() {
         Kind::Json => {
             is_by_name = false;
             let format = JsonFormat::new(options.json, compression);
@@ -148,7 +143,7 @@ async fn table(
         }
         kind => {
             let mut parquet = options.parquet;
-            if is_of_hub(place) {
+            if is_of_hub(&place) {
                 // The ends of many files are read to plan a query.
                 let hint = &mut parquet.global.metadata_size_hint;
                 *hint = hint.map(|bytes| bytes.min(HUB_FOOTER));
@@ -170,5 +165,5 @@ async fn table(
     let of_folders = DataType::Dictionary(Box::new(DataType::UInt16), Box::new(DataType::Utf8));
     let (schema, columns) = with_folders(&schema, &columns, &of_folders, is_by_name)
         .map_err(|error| plan_datafusion_err!("'{}': {error}", place.written))?;
-    FilesTable::try_new(place.store.clone(), format, files, schema, columns)
+    FilesTable::try_new(place, format, reader, files, schema, columns)
 }

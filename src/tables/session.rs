@@ -113,3 +113,44 @@ impl FileFormatFactory for TsvFormatFactory {
         CsvFormatFactory::new().default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use arrow::array::AsArray;
+    use arrow::datatypes::Int64Type;
+
+    use super::*;
+
+    async fn sum(ctx: &SessionContext, table: &str) -> i64 {
+        let sql = format!("SELECT sum(n) FROM {table}");
+        let batches = ctx.sql(&sql).await.unwrap().collect().await.unwrap();
+        batches[0].column(0).as_primitive::<Int64Type>().value(0)
+    }
+
+    #[tokio::test]
+    async fn a_session_reads_paths_and_a_view_what_is_there_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, n: u32| {
+            std::fs::write(folder.path().join(name), format!("{{\"n\": {n}}}\n")).unwrap();
+        };
+        write("1.jsonl", 1);
+        let ctx = enable(SessionContext::new()).unwrap();
+        let place = format!("'{}/*.jsonl'", folder.path().display());
+        let view = format!("CREATE VIEW v AS SELECT n FROM {place}");
+        ctx.sql(&view).await.unwrap();
+        assert_eq!(sum(&ctx, "v").await, 1);
+        write("2.jsonl", 20);
+        assert_eq!(sum(&ctx, &place).await, 21);
+        tokio::time::sleep(Duration::from_millis(2_100)).await;
+        assert_eq!(sum(&ctx, "v").await, 21);
+
+        let declared = format!(
+            "CREATE EXTERNAL TABLE t STORED AS JSONL LOCATION '{}'",
+            folder.path().join("2.jsonl").display()
+        );
+        ctx.sql(&declared).await.unwrap();
+        assert_eq!(sum(&ctx, "t").await, 20);
+    }
+}

@@ -1,0 +1,29 @@
+//! The files that a place has for a session.
+
+use std::sync::Arc;
+
+use datafusion::error::Result;
+use datafusion::execution::SessionState;
+use object_store::ObjectStore;
+
+#[cfg(feature = "remote")]
+use super::dataset;
+use super::listing::{self, Files};
+use super::place::Place;
+
+/// Lists them.
+///
+/// # Errors
+/// When there are none that can be read, or of several formats.
+pub async fn found(
+    state: &SessionState,
+    store: &Arc<dyn ObjectStore>,
+    place: &Place,
+) -> Result<Files> {
+    let is_known = |extension: &str| state.get_file_format_factory(extension).is_some();
+    #[cfg(feature = "remote")]
+    if dataset::is_whole(place) {
+        return dataset::list(store, place, is_known).await;
+    }
+    listing::list(store, place, is_known).await
+}
