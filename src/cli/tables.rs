@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::{TableProvider, UrlTableFactory};
+use datafusion::datasource::listing::ListingTableUrl;
 use datafusion::error::Result;
-#[cfg(feature = "delta")]
 use datafusion::execution::SessionState;
 use datafusion::prelude::SessionContext;
 use datafusion_ches::tables::{self, Tables, enable_with, refuse_account, register_formats};
@@ -49,6 +49,10 @@ fn may_be_directory(state: &SessionState, url: &str) -> bool {
     !is_file || std::path::Path::new(url).is_dir()
 }
 
+fn has_store(state: &SessionState, url: &ListingTableUrl) -> bool {
+    state.runtime_env().object_store(url).is_ok()
+}
+
 #[async_trait]
 impl UrlTableFactory for UrlTables {
     async fn try_new(&self, url: &str) -> Result<Option<Arc<dyn TableProvider>>> {
@@ -56,6 +60,11 @@ impl UrlTableFactory for UrlTables {
         let Some(state) = self.inner.state() else {
             return Ok(None);
         };
+        // The catalog around this opens the store, and asks again.
+        let is_url = url.contains("://");
+        if is_url && ListingTableUrl::parse(url).is_ok_and(|url| !has_store(&state, &url)) {
+            return Ok(None);
+        }
         #[cfg(feature = "delta")]
         if may_be_directory(&state, url)
             && !url.starts_with("hf://")

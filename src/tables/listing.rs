@@ -18,6 +18,9 @@ const ALIKE: f64 = 0.6;
 /// Names that are compared with one that is not there.
 const MAX_COMPARED: usize = 10_000;
 
+/// Begins the paths of a Delta table's log.
+const DELTA: &str = "_delta_log/";
+
 /// Hive's name of a folder for NULL.
 const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
@@ -80,6 +83,12 @@ pub async fn list(
         let is_meant = place.patterns.as_ref();
         if is_meant.is_some_and(|patterns| !patterns.matches(&path)) {
             continue;
+        }
+        if place.patterns.is_none() && path.starts_with(DELTA) {
+            return plan_err!(
+                "'{written}' is a Delta table, and not all rows of its files are its own; accepted: the command with \
+                 the feature delta"
+            );
         }
         found += 1;
         let name = meta.location.filename().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Where a table is: a file, a folder or a pattern, by path or URL.
 
-use std::path::{Path as FilePath, PathBuf};
+use std::path::{Component, Path as FilePath, PathBuf};
 
 use datafusion::common::{plan_datafusion_err, plan_err};
 use datafusion::error::Result;
@@ -145,7 +145,10 @@ impl Place {
         // Without links and '..' where it is there.
         let whole = match std::fs::canonicalize(folder) {
             Ok(whole) => whole,
-            Err(_) => std::path::absolute(folder).map_err(|error| failed(&error))?,
+            Err(_) => {
+                let whole = std::path::absolute(folder).map_err(|error| failed(&error))?;
+                without_parents(&whole)
+            }
         };
         let base = Path::from_absolute_path(&whole).map_err(|error| failed(&error))?;
         Ok(Self {
@@ -189,6 +192,18 @@ impl Place {
     pub fn is_folder(&self) -> bool {
         self.written.ends_with('/')
     }
+}
+
+/// A path without `..`, of which not all need be there.
+fn without_parents(path: &FilePath) -> PathBuf {
+    let mut whole = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(whole.pop()),
+            other => whole.push(other),
+        }
+    }
+    whole
 }
 
 fn authority(url: &Url) -> &str {

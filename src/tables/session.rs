@@ -9,6 +9,7 @@ use datafusion::common::GetExt;
 use datafusion::datasource::dynamic_file::DynamicListTableFactory;
 use datafusion::datasource::file_format::csv::CsvFormatFactory;
 use datafusion::datasource::file_format::{FileFormat, FileFormatFactory};
+use datafusion::datasource::listing_table_factory::ListingTableFactory;
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
 use datafusion::prelude::SessionContext;
@@ -53,7 +54,12 @@ pub fn register_formats(ctx: &SessionContext) -> Result<()> {
     for extension in ["json", "jsonl", "ndjson"] {
         state.register_file_format(Arc::new(JsonFormatFactory::new(extension)), true)?;
     }
-    state.register_file_format(Arc::new(TsvFormatFactory), true)
+    state.register_file_format(Arc::new(TsvFormatFactory), true)?;
+    for format in ["JSONL", "NDJSON", "TSV"] {
+        let factories = state.table_factories_mut();
+        factories.insert(format.into(), Arc::new(ListingTableFactory::new()));
+    }
+    Ok(())
 }
 
 /// Tables by path and URL.

@@ -77,7 +77,7 @@ fn texts_that_many_rows_have() {
         (
             [
                 question,
-                "'[{\"role\": \"assistant\", \"content\": \"Paris.\"}]'",
+                "'[{''role'': ''assistant'', ''content'': ''Paris.''}]'",
                 "'No.'",
             ],
             "JSON text",
