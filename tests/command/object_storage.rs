@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::faulty_proxy::FaultyProxy;
-use crate::s3_server::{S3Server, python};
+use crate::s3_server::{BUCKET, S3Server, python};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -214,6 +214,59 @@ fn a_partitioned_set_is_filtered_and_written_back() {
     .unwrap();
     assert!(error_of(&output).contains("holds 'data.parquet', which no run of ches wrote"));
     assert_eq!(server.keys("theirs"), ["theirs/data.parquet"]);
+}
+
+/// Text files, folders with other files and patterns, as on this machine.
+#[test]
+fn files_of_every_format_are_read_and_written() {
+    let server = S3Server::start();
+    let environment = S3Server::environment(server.port());
+    let folder = root().join("tests/goldens/tables");
+    let put = |name: &str| {
+        let content = std::fs::read(folder.join(name)).unwrap();
+        server.put(&format!("tables/{name}"), &content);
+    };
+    let files = [
+        "python.jsonl",
+        "pandas-array.json",
+        "pandas.jsonl.gz",
+        "pandas.csv.zst",
+        "duckdb.tsv",
+        "polars-stream.arrow",
+    ];
+    files.iter().for_each(|file| put(file));
+    for entry in std::fs::read_dir(folder.join("spark-json")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        put(&format!("spark-json/{name}"));
+    }
+    let sum = |place: &str| {
+        let sql = format!("SELECT count(*), sum(id), sum(length(prompt)) FROM '{place}'");
+        let out = run(&["-q", "--format", "csv", "-c", &sql], &environment);
+        out.lines().last().unwrap().to_owned()
+    };
+    let expected = sum(folder.join("pandas.parquet").to_str().unwrap());
+    let bucket = format!("s3://{BUCKET}");
+    for place in files
+        .iter()
+        .chain(&["spark-json", "spark-json/part-*.json", "{python,x}.jsonl"])
+    {
+        assert_eq!(
+            sum(&format!("{bucket}/tables/{place}")),
+            expected,
+            "{place}"
+        );
+    }
+    let copy = format!(
+        "COPY (SELECT * FROM '{bucket}/tables/python.jsonl') TO '{bucket}/written/a.jsonl.gz'"
+    );
+    run(&["-q", "-c", &copy], &environment);
+    assert_eq!(sum(&format!("{bucket}/written/*.gz")), expected);
+    let sql = format!("SELECT * FROM '{bucket}/tables/python.json'");
+    let error = error_of(&ches(&["-c", &sql], &environment).output().unwrap());
+    assert!(
+        error.contains("nearest name there is 'python.jsonl'"),
+        "{error}"
+    );
 }
 
 #[test]
