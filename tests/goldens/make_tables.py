@@ -142,7 +142,7 @@ def main(folder: pathlib.Path) -> None:
     clone = place("hub-clone")
     (clone / "data").mkdir(parents=True)
     (clone / "README.md").write_text("---\nlicense: mit\n---\n# Pairs\n")
-    (clone / ".gitattributes").write_text("*.parquet filter=lfs\n")
+    (clone / ".gitattributes").write_text("*.parquet -text\n")
     for number, half in enumerate(halves):
         parquet(half, clone / f"data/train-0000{number}-of-00002.parquet")
     (folder / "hub-clone/dataset_infos.json").write_text("{}")

@@ -135,7 +135,7 @@ def parts(role, *texts):
     return {"role": role, "content": [{"type": "text", "text": text} | more for text in texts]}
 
 
-TOOL = {"type": "function", "function": {"name": "look", "parameters": {"z": 1, "a": [0.5, 2.0], "b": None}}}
+TOOL = {"name": "look", "of": {"z": 1, "a": [0.5, 2.0], "b": None}}
 BESIDE = [
     {"tools": [TOOL, TOOL], "kwargs": {"think": False, "level": None}},
     {"tools": [], "kwargs": {"think": True, "level": 3}},
