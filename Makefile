@@ -13,11 +13,15 @@ EVERY ?= 8
 
 # One set of features for building and testing, so that nothing is compiled twice.
 FEATURES := --workspace --features datafusion-ches/cluster,datafusion-ches/delta
+# Left out of `make lint`: they take CUDA's compiler, or macOS.
+NOT_LINTED := cuda flash-attn metal
+ALL_FEATURES := $(shell sed -n '/^\[features\]/,/^\[dep/s/^\([a-z-]*\) = .*/\1/p' Cargo.toml)
+LINTED := $(patsubst %,--features datafusion-ches/%,$(filter-out default $(NOT_LINTED),$(ALL_FEATURES)))
 WHEEL_FEATURES := --features datafusion-ches/cluster,datafusion-ches/delta
 CHES := target/debug/ches
 GOLDENS := tests/goldens
 
-.PHONY: demo test full examples build model bench validate goldens example-data lint embedder-tree msrv
+.PHONY: demo test full examples build model bench gpu-check validate goldens example-data lint embedder-tree msrv
 
 demo: build
 	@model="$(MODEL)"; [ -n "$$model" ] || model=$$($(PYTHON) scripts/fetch_demo_model.py) && \
@@ -57,6 +61,11 @@ bench: build
 	$(PYTHON) bench/reading.py --ches $(CHES) && \
 	target/debug/examples/throughput && target/debug/examples/cluster_throughput
 
+# A folder that checks a GPU: its numbers, its speed, how it bears little memory (docs/gpu.md). Takes nvcc, or
+# CUDA_BUILD; an hour or less.
+gpu-check:
+	$(PYTHON) scripts/gpu_check.py
+
 # Trains on pairs one by one and compares with what was predicted: half an hour or more. Needs torch,
 # transformers, gguf and pyarrow.
 validate: build
@@ -90,8 +99,8 @@ example-data: build
 
 lint: embedder-tree
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy $(FEATURES) --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(FEATURES) --lib --no-deps
+	$(CARGO) clippy --workspace $(LINTED) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace $(LINTED) --lib --no-deps
 
 # What an embedder compiles has nothing of the command.
 embedder-tree:

@@ -24,10 +24,23 @@ pub fn targets(setting: &str, dtype: ModelDtype) -> Result<Vec<Target>, String> 
     Ok(devices.into_iter().map(target).collect())
 }
 
-/// Opens the devices that `ches.device` names.
-fn open(setting: &str) -> Result<Vec<Device>, String> {
+/// The CPU, by the steps that other devices take ([`Decoder::by_tensors`](crate::decoder::Decoder::by_tensors)):
+/// what is tested where there is no other device.
+const CPU_BY_TENSORS: &str = "cpu-tensors";
+
+/// Whether a decoder on the device of this name takes the steps of other devices.
+pub fn is_by_tensors(setting: &str) -> bool {
+    setting == CPU_BY_TENSORS
+}
+
+/// Opens the devices that a value of `ches.device` names, at least one.
+///
+/// # Errors
+/// When this build or this machine has no such device.
+pub fn open(setting: &str) -> Result<Vec<Device>, String> {
     match setting {
-        "cpu" => Ok(vec![Device::Cpu]),
+        "cpu" | CPU_BY_TENSORS => Ok(vec![Device::Cpu]),
+        "metal" => Ok(vec![metal::open()?]),
         "cuda" => Ok(vec![cuda::open(0)?]),
         "auto" => Ok(every_gpu().unwrap_or_else(|reason| {
             if cfg!(feature = "cuda") {
@@ -51,10 +64,42 @@ fn open(setting: &str) -> Result<Vec<Device>, String> {
     }
 }
 
+/// Why weights of so many bytes do not fit a device, if that can be told.
+pub fn refusal_of_weights(device: &Device, bytes: u64) -> Option<String> {
+    let free = cuda::free_bytes(device)?;
+    let gb = |bytes: u64| bytes as f64 / 1e9;
+    (bytes > free).then(|| {
+        format!(
+            "its weights take {:.1} GB and the device has {:.1} GB left; smaller: ches.dtype = 'bf16', a \
+             smaller model, or ches.device = 'cpu'",
+            gb(bytes),
+            gb(free)
+        )
+    })
+}
+
 fn every_gpu() -> Result<Vec<Device>, String> {
     match cuda::count()? {
         0 => Err("there is no CUDA device".into()),
         count => (0..count).map(cuda::open).collect(),
+    }
+}
+
+#[cfg(feature = "metal")]
+mod metal {
+    use candle_core::Device;
+
+    pub fn open() -> Result<Device, String> {
+        Device::new_metal(0).map_err(|error| format!("the Metal device cannot be used: {error}"))
+    }
+}
+
+#[cfg(not(feature = "metal"))]
+mod metal {
+    use candle_core::Device;
+
+    pub fn open() -> Result<Device, String> {
+        Err("this build has no Metal support (cargo feature metal); accepted: auto, cpu".into())
     }
 }
 
@@ -63,6 +108,8 @@ mod cuda {
     use candle_core::Device;
     use candle_core::cuda_backend::cudarc::driver::CudaContext;
 
+    use crate::cuda_libraries;
+
     /// The number of GPUs.
     pub fn count() -> Result<usize, String> {
         let count = with_driver(CudaContext::device_count)?;
@@ -70,8 +117,21 @@ mod cuda {
         Ok(usize::try_from(count).unwrap_or(0))
     }
 
+    /// Bytes that are free on a GPU.
+    pub fn free_bytes(device: &Device) -> Option<u64> {
+        let Device::Cuda(device) = device else {
+            return None;
+        };
+        let stream = device.cuda_stream();
+        let (free, _) = stream.context().mem_get_info().ok()?;
+        Some(free as u64)
+    }
+
     pub fn open(ordinal: usize) -> Result<Device, String> {
-        let device = with_driver(|| Device::new_cuda(ordinal))?;
+        let device = with_driver(|| {
+            cuda_libraries::load()?;
+            Ok::<_, String>(Device::new_cuda(ordinal))
+        })??;
         device.map_err(|error| format!("CUDA device {ordinal} cannot be used: {error}"))
     }
 
@@ -91,6 +151,10 @@ mod cuda {
 #[cfg(not(feature = "cuda"))]
 mod cuda {
     use candle_core::Device;
+
+    pub fn free_bytes(_device: &Device) -> Option<u64> {
+        None
+    }
 
     pub fn count() -> Result<usize, String> {
         Err("this build has no CUDA support (cargo feature cuda)".into())

@@ -26,6 +26,8 @@ struct Readme;
 mod accounting;
 mod budget;
 mod chat_template;
+#[cfg(all(feature = "cuda", unix))]
+mod cuda_libraries;
 pub mod decoder;
 mod device;
 mod engine;
@@ -65,9 +67,11 @@ mod weights;
 
 pub use ches_udfs;
 pub use ches_udfs::{ChesSettings, ModelDtype, OnError, PromptFormat};
+pub use device::open as devices;
 pub use error::ModelError;
 pub use observer::Observer;
 pub use plugin::{Ches, register};
 pub use score_cache::compact::{Compacted, compact as compact_cache};
 pub use score_cache::flush as flush_cache;
 pub use scorer::{EncodedPair, ModelScorer};
+pub use weights::Target;

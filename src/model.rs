@@ -3,12 +3,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use candle_core::DType;
 use ches_udfs::ModelDtype;
 
 use crate::decoder::{Decoder, DecoderConfig, Weights};
+use crate::device;
 use crate::error::ModelError;
 use crate::families;
 use crate::gguf::{self, Gguf};
@@ -107,6 +108,14 @@ impl Source {
         }
     }
 
+    /// How many numbers the weights are.
+    fn values(&self) -> u64 {
+        match self {
+            Self::Gguf(gguf) => gguf.values() as u64,
+            Self::Directory(directory) => directory.values(),
+        }
+    }
+
     fn weights(
         &self,
         config: &DecoderConfig,
@@ -115,7 +124,7 @@ impl Source {
     ) -> Result<Weights, ModelError> {
         match self {
             Self::Gguf(gguf) => {
-                let bytes = gguf.values() as u64 * target.dtype.size_in_bytes() as u64;
+                let bytes = self.values() * target.dtype.size_in_bytes() as u64;
                 let keeps_quantised = dtype == ModelDtype::Auto
                     && target.device.is_cpu()
                     && bytes > memory::available() / 2;
@@ -195,20 +204,49 @@ impl Model {
         if let Some(scheduler) = &*slot {
             return Ok(Arc::clone(scheduler));
         }
-        let replica = |target: &Target| {
-            let weights = self
-                .source
-                .weights(&self.config, target, self.identity.dtype)?;
-            let decoder = Decoder::new(self.config.clone(), weights, target.device.clone());
-            let packed = decoder.packed();
-            let packed = packed.map_err(|e| ModelError::new(&self.identity.path, e.to_string()))?;
-            Ok(Box::new(packed) as Box<dyn Replica>)
-        };
-        let replicas = self.targets.iter().map(replica);
+        let replicas = self.targets.iter().map(|target| {
+            let replica = Box::new(self.decoder(target)?);
+            Ok(replica as Box<dyn Replica>)
+        });
         let scheduler = Scheduler::start(replicas.collect::<Result<_, _>>()?)
             .map_err(|error| ModelError::new(&self.identity.path, error.to_string()))?;
         let scheduler = Arc::new(scheduler);
         *slot = Some(Arc::clone(&scheduler));
         Ok(scheduler)
     }
+
+    /// The decoder on one device, ready to compute.
+    fn decoder(&self, target: &Target) -> Result<Decoder, ModelError> {
+        let refuse = |reason: String| ModelError::new(&self.identity.path, reason);
+        let bytes = self.source.values() * target.dtype.size_in_bytes() as u64;
+        if let Some(reason) = device::refusal_of_weights(&target.device, bytes) {
+            return Err(refuse(reason));
+        }
+        let weights = self
+            .source
+            .weights(&self.config, target, self.identity.dtype)?;
+        let decoder = Decoder::new(self.config.clone(), weights, target.device.clone());
+        if device::is_by_tensors(&self.identity.device) {
+            return checked(decoder.by_tensors()).map_err(refuse);
+        }
+        if !decoder.is_on_cpu() {
+            return checked(decoder).map_err(refuse);
+        }
+        let packed = decoder.packed();
+        packed.map_err(|error| refuse(error.to_string()))
+    }
+}
+
+/// A decoder whose device computes what it should.
+fn checked(decoder: Decoder) -> Result<Decoder, String> {
+    let began = Instant::now();
+    let check = decoder.check_device()?;
+    let (step, of_bound) = &check.worst;
+    tracing::debug!(
+        "the device computes what the host does: {} steps in {:?}, {step} is furthest off, at {of_bound:.2} \
+         of what is accepted",
+        check.steps,
+        began.elapsed()
+    );
+    Ok(decoder)
 }

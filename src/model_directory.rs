@@ -272,6 +272,13 @@ impl ModelDirectory {
         self.tensors.contains_key(name)
     }
 
+    /// How many numbers all tensors have.
+    pub fn values(&self) -> u64 {
+        let values =
+            |tensor: &StoredTensor| tensor.shape.iter().map(|n| *n as u64).product::<u64>();
+        self.tensors.values().map(values).sum()
+    }
+
     /// The names of all tensors, in order.
     pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)

@@ -8,6 +8,7 @@
 mod attention;
 mod config;
 mod cpu;
+mod device_check;
 mod displacement;
 mod gradient_steps;
 mod rope;
@@ -26,11 +27,13 @@ use attention::Attention;
 pub use attention::Segment;
 pub use config::{DecoderConfig, LayerConfig, LongRope, RopeConfig};
 use cpu::{Cpu, Packed};
+pub use device_check::{AttentionShape, DeviceCheck, StepTimes, attend_on};
 pub use displacement::Displacement;
 use gradient_steps::GradientSteps;
 use rope::Rope;
 pub use simulation::Simulation;
 use steps::{Heads, Steps, Sums};
+pub use tensors::AttentionKernel;
 use tensors::Tensors;
 use trace::{BlockTrace, Keep, Tokens, Trace, TraceRows};
 
@@ -246,6 +249,8 @@ pub struct Decoder {
     weights: Weights,
     ropes: Vec<Rope>,
     device: Device,
+    /// Whether it takes its steps as devices do, on a CPU too.
+    by_tensors: bool,
     /// The unembedding, laid out for this machine's processor beside the embedding that it is; when
     /// it was first needed.
     packed_unembedding: OnceLock<Option<Linear>>,
@@ -332,13 +337,21 @@ impl Decoder {
             config,
             weights,
             device,
+            by_tensors: false,
             packed_unembedding: OnceLock::new(),
         }
     }
 
+    /// Has it take its steps by candle's own operations, as on other devices, on a CPU too: slower there,
+    /// and what tests of those steps run where there is no other device.
+    pub fn by_tensors(mut self) -> Self {
+        self.by_tensors = true;
+        self
+    }
+
     /// Lays out the weights for this machine's processor, on CPU.
     pub fn packed(mut self) -> Result<Self> {
-        if !self.is_on_cpu() {
+        if !self.is_on_cpu() || self.by_tensors {
             return Ok(self);
         }
         let weights = &mut self.weights;
@@ -383,6 +396,7 @@ impl Decoder {
         let config = &self.config;
         let unembedding = &self.weights.unembedding;
         match self.device {
+            Device::Cpu if self.by_tensors => self.run_by(&self.tensors(), batch, unembedding),
             Device::Cpu if self.is_packed() && batch.reads.iter().any(Read::has_targets) => {
                 self.run_by(&Cpu::new(config), batch, self.packed_unembedding()?)
             }
@@ -618,13 +632,5 @@ fn of_normed<S: Steps>(
     match norm {
         None => steps.linear(rows, linear),
         Some(norm) => steps.linear(&steps.normed(rows, norm)?, linear),
-    }
-}
-
-#[cfg(test)]
-impl Decoder {
-    /// As [`Self::run`], by the steps that other devices take.
-    pub fn run_by_tensors(&self, batch: &PackedBatch) -> Result<Outputs> {
-        self.run_by(&self.tensors(), batch, &self.weights.unembedding)
     }
 }

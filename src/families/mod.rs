@@ -193,17 +193,19 @@ mod tests {
                 let device = Device::Cpu;
                 let target = Target { device, dtype };
                 let config = config_from_hub(&directory).unwrap();
-                let weights = weights_from_hub(&directory, &config, &target).unwrap();
-                let groups = pairs(config.long_from()).into_iter();
+                let long_from = config.long_from();
+                let groups = pairs(long_from).into_iter();
                 let groups = groups.map(|group| group.predicting(Predicted::Step(1e-4)));
                 let groups: Vec<Group> = groups.collect();
-                let long_from = config.long_from();
                 let batch = pack(&groups.iter().collect::<Vec<_>>(), long_from);
-                let decoder = Decoder::new(config, weights, Device::Cpu);
-                let theirs = decoder.run_by_tensors(&batch).unwrap();
+                let decoder = || {
+                    let weights = weights_from_hub(&directory, &config, &target).unwrap();
+                    Decoder::new(config.clone(), weights, Device::Cpu)
+                };
+                let theirs = decoder().by_tensors().run(&batch).unwrap();
                 // As on processors without AVX-512.
-                let unpacked = decoder.run(&batch).unwrap();
-                let ours = decoder.packed().unwrap().run(&batch).unwrap();
+                let unpacked = decoder().run(&batch).unwrap();
+                let ours = decoder().packed().unwrap().run(&batch).unwrap();
                 for others in [&theirs, &unpacked] {
                     assert_eq!((ours.predictions.len(), others.predictions.len()), (3, 3));
                     for (a, b) in ours.predictions.iter().zip(&others.predictions) {

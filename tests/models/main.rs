@@ -3,6 +3,7 @@
 
 mod composition;
 mod declared_keys;
+mod devices;
 mod displacement;
 mod families;
 mod gguf_shards;
@@ -17,6 +18,8 @@ mod seeded;
 #[path = "../../udfs/tests/support/slt.rs"]
 mod slt;
 mod sql;
+#[path = "../suites/mod.rs"]
+mod suites;
 #[path = "../support/mod.rs"]
 mod support;
 #[path = "../support/tiny_gguf.rs"]

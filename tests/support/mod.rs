@@ -69,22 +69,29 @@ pub fn lines(path: &Path) -> Vec<Value> {
         .collect()
 }
 
-/// Whether two scores agree: `|Δ| ≤ 1e-4 |ref| + 1e-6 ‖a‖ (‖a‖ + ‖b‖)`, with the norms of the
-/// two vectors whose products the score is made of. Such a score is a difference of large
-/// numbers.
-pub fn agree(found: f64, reference: f64, a: f64, b: f64) -> bool {
-    (found - reference).abs() <= 1e-4 * reference.abs() + 1e-6 * a * (a + b)
+/// How far two scores may be apart: `1e-4 |ref| + 1e-6 ‖a‖ (‖a‖ + ‖b‖)`, with the norms of the two
+/// vectors whose products the score is made of. Such a score is a difference of large numbers.
+pub fn bound(reference: f64, a: f64, b: f64) -> f64 {
+    1e-4 * reference.abs() + 1e-6 * a * (a + b)
 }
 
-/// Panics unless `found`, a row of `preference_scores` by field name, agrees with the golden.
-pub fn assert_scores(name: &str, golden: &Value, found: impl Fn(&str) -> Value) {
+/// Whether two scores are no further apart than [`bound`].
+pub fn agree(found: f64, reference: f64, a: f64, b: f64) -> bool {
+    (found - reference).abs() <= bound(reference, a, b)
+}
+
+/// How far `found`, a row of `preference_scores` by field name, is from the golden at most, of what it
+/// may be, and in which field.
+///
+/// # Panics
+/// When the two are not of the same tokens.
+pub fn worst_score(name: &str, golden: &Value, found: impl Fn(&str) -> Value) -> (String, f64) {
     if golden["no_score"] == true {
         assert_eq!(found("prompt_tokens"), golden["prompt_tokens"], "{name}");
         assert_eq!(found("ches"), Value::Null, "{name}");
-        return;
+        return ("ches".into(), 0.0);
     }
     let reference = |field: &str| golden[field].as_f64().unwrap();
-    let score = |field: &str| found(field).as_f64().unwrap_or(f64::NAN);
     for field in [
         "prompt_tokens",
         "chosen_tokens",
@@ -108,11 +115,28 @@ pub fn assert_scores(name: &str, golden: &Value, found: impl Fn(&str) -> Value) 
         ("chosen_logprob", 0.0, 0.0),
         ("rejected_logprob", 0.0, 0.0),
     ];
+    let mut worst = (String::new(), -1.0);
     for (field, a, b) in checks {
-        let (found, reference) = (score(field), reference(field));
-        assert!(
-            agree(found, reference, a, b),
-            "{name}: {field} is {found}, the reference has {reference}"
-        );
+        let reference = reference(field);
+        let found = found(field).as_f64().unwrap_or(f64::NAN);
+        let bound = bound(reference, a, b);
+        let of_bound = match (found - reference).abs() {
+            0.0 => 0.0,
+            apart => apart / bound,
+        };
+        if of_bound > worst.1 || of_bound.is_nan() {
+            let said = format!("{name}: {field} is {found}, the reference has {reference}");
+            worst = (said, of_bound);
+        }
+        if of_bound.is_nan() {
+            break;
+        }
     }
+    worst
+}
+
+/// Panics unless `found`, a row of `preference_scores` by field name, agrees with the golden.
+pub fn assert_scores(name: &str, golden: &Value, found: impl Fn(&str) -> Value) {
+    let (worst, of_bound) = worst_score(name, golden, found);
+    assert!(of_bound <= 1.0, "{worst}");
 }

@@ -344,8 +344,11 @@ fn device(value: &str) -> Result<String> {
         list.split(',')
             .all(|ordinal| ordinal.parse::<usize>().is_ok())
     };
-    let accepted = matches!(device.as_str(), "auto" | "cpu" | "cuda")
-        || device.strip_prefix("cuda:").is_some_and(is_ordinals);
+    // Those that are not told of: `cpu-tensors` is for tests, and nobody has run `metal` yet.
+    let accepted = matches!(
+        device.as_str(),
+        "auto" | "cpu" | "cuda" | "cpu-tensors" | "metal"
+    ) || device.strip_prefix("cuda:").is_some_and(is_ordinals);
     if accepted {
         Ok(device)
     } else {

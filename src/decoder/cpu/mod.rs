@@ -44,6 +44,18 @@ pub(super) struct Rows {
     width: usize,
 }
 
+impl Rows {
+    /// Rows of a width that divides the number of values.
+    pub fn new(values: Vec<f32>, width: usize) -> Self {
+        Self { values, width }
+    }
+
+    /// The numbers, one row after another.
+    pub fn into_values(self) -> Vec<f32> {
+        self.values
+    }
+}
+
 /// The numbers of a contiguous f32 tensor.
 fn with_numbers<T>(tensor: &Tensor, work: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
     let (storage, layout) = tensor.storage_and_layout();
@@ -91,6 +103,46 @@ impl<'a> Cpu<'a> {
 }
 
 impl Cpu<'_> {
+    /// Clips, norms and rotates queries, keys and values, in their place.
+    pub fn prepare(&self, qkv: &mut Rows, with: &steps::Heads<Table>) -> Result<()> {
+        with_norm_if(with.query_norm, self.eps(), |query_norm| {
+            with_norm_if(with.key_norm, self.eps(), |key_norm| {
+                let preparation = Preparation {
+                    heads: self.config.heads,
+                    kv_heads: self.config.kv_heads,
+                    head_dim: self.config.head_dim,
+                    clip: self.config.clip_qkv.map(|clip| clip as f32),
+                    query_norm,
+                    key_norm,
+                    angles: with.angles.map(|angles| (&angles.cos[..], &angles.sin[..])),
+                    rotated: with.angles.map_or(0, |angles| angles.dims),
+                };
+                rows::prepare(&mut qkv.values, preparation);
+                Ok(())
+            })
+        })
+    }
+
+    /// Attention of queries, keys and values that [`Self::prepare`] has seen.
+    pub fn attend_prepared(&self, qkv: &Rows, pattern: &Pattern, attention: Attention) -> Rows {
+        let DecoderConfig {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = *self.config;
+        let heads_of = Heads {
+            qkv: &qkv.values,
+            heads,
+            kv_heads,
+            head_dim,
+        };
+        Rows {
+            values: heads_of.attend(pattern, attention),
+            width: heads * head_dim,
+        }
+    }
+
     fn eps(&self) -> f32 {
         self.config.norm_eps as f32
     }
@@ -153,38 +205,8 @@ impl Steps for Cpu<'_> {
         with: steps::Heads<Table>,
         attention: Attention,
     ) -> Result<Rows> {
-        let DecoderConfig {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = *self.config;
-        with_norm_if(with.query_norm, self.eps(), |query_norm| {
-            with_norm_if(with.key_norm, self.eps(), |key_norm| {
-                let preparation = Preparation {
-                    heads,
-                    kv_heads,
-                    head_dim,
-                    clip: self.config.clip_qkv.map(|clip| clip as f32),
-                    query_norm,
-                    key_norm,
-                    angles: with.angles.map(|angles| (&angles.cos[..], &angles.sin[..])),
-                    rotated: with.angles.map_or(0, |angles| angles.dims),
-                };
-                rows::prepare(&mut qkv.values, preparation);
-                Ok(())
-            })
-        })?;
-        let heads_of = Heads {
-            qkv: &qkv.values,
-            heads,
-            kv_heads,
-            head_dim,
-        };
-        Ok(Rows {
-            values: heads_of.attend(pattern, attention),
-            width: heads * head_dim,
-        })
+        self.prepare(&mut qkv, &with)?;
+        Ok(self.attend_prepared(&qkv, pattern, attention))
     }
 
     fn activated(&self, up: Rows) -> Result<Rows> {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
+use super::PreparedHeads;
 use crate::decoder::attention::{Attention, Pattern, Segment};
 
 /// Queries are taken so many at a time: the scores of one tile are all that is held, and keys
@@ -13,12 +14,14 @@ const QUERY_TILE: usize = 256;
 
 /// Attention of the pattern's queries, shape `(their number, heads · head_dim)`.
 ///
-/// `queries` is `(tokens, heads, head_dim)`, `keys` and `values` `(tokens, kv_heads, head_dim)`;
-/// consecutive query heads share a key and value head. Scores and weights are formed in f32.
+/// Consecutive query heads share a key and value head. Products are of the heads' type; weights are formed
+/// in f32.
 pub(super) fn attend(
-    queries: &Tensor,
-    keys: &Tensor,
-    values: &Tensor,
+    PreparedHeads {
+        queries,
+        keys,
+        values,
+    }: &PreparedHeads,
     pattern: &Pattern,
     attention: Attention,
 ) -> Result<Tensor> {

@@ -8,11 +8,14 @@ use std::ops::Range;
 use candle_core::{DType, Device, Error, Result, Tensor};
 use candle_flash_attn::flash_attn_varlen_alibi_windowed_softcap;
 
-use super::Tensors;
+use super::{PreparedHeads, Tensors};
 use crate::decoder::attention::{Attention, Pattern, Segment};
 
-/// The widest head that the kernels have.
-const MOST_HEAD_DIM: usize = 256;
+/// The widths of heads that there are kernels for; those in between are taken by the next wider.
+const HEAD_DIMS: [usize; 8] = [32, 64, 96, 128, 160, 192, 224, 256];
+
+/// The widths that this build has kernels for, separated by commas, if it has not all (`docs/gpu.md`).
+const BUILT: Option<&str> = option_env!("CHES_FLASH_HEAD_DIMS");
 
 /// Keys and values are gathered for so many times as many tokens as a batch has, at most: a long context
 /// that many segments share is repeated for each.
@@ -102,8 +105,7 @@ impl FlashPattern {
         let head_dim = with.config.head_dim;
         let fits = is_supported(with.device)?
             && matches!(with.dtype, DType::BF16 | DType::F16)
-            && head_dim <= MOST_HEAD_DIM
-            && head_dim.is_multiple_of(8);
+            && has_kernel(head_dim);
         if !fits || pattern.computed().next().is_none() {
             return Ok(None);
         }
@@ -129,9 +131,11 @@ impl FlashPattern {
     /// As [`super::attention::attend`].
     pub fn attend(
         &self,
-        queries: &Tensor,
-        keys: &Tensor,
-        values: &Tensor,
+        PreparedHeads {
+            queries,
+            keys,
+            values,
+        }: &PreparedHeads,
         attention: Attention,
     ) -> Result<Tensor> {
         let attended = self.launches.iter().map(|launch| {
@@ -153,6 +157,15 @@ impl FlashPattern {
         });
         Tensor::cat(&attended.collect::<Result<Vec<_>>>()?, 0)
     }
+}
+
+/// Whether there is a kernel for heads of this width.
+fn has_kernel(head_dim: usize) -> bool {
+    let Some(kernel) = HEAD_DIMS.iter().find(|width| **width >= head_dim) else {
+        return false;
+    };
+    let is_built = |built: &str| built.split(',').any(|width| width.parse() == Ok(*kernel));
+    head_dim.is_multiple_of(8) && BUILT.is_none_or(is_built)
 }
 
 /// Whether a device has the instructions of the kernels (Ampere and later). On others they print a line and

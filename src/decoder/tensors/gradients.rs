@@ -205,6 +205,21 @@ impl Tensors<'_> {
         }
     }
 
+    /// Some rows of a matrix, in order, as f32.
+    pub fn rows_of(&self, matrix: &Matrix, rows: &[u32]) -> Result<Tensor> {
+        let mut found = Vec::new();
+        self.each_piece(matrix, VOCABULARY, |range, piece| {
+            let here = rows.iter().map(|row| *row as usize);
+            let here = here.filter(|row| range.contains(row));
+            let here: Vec<u32> = here.map(|row| (row - range.start) as u32).collect();
+            if !here.is_empty() {
+                found.push(piece.index_select(&Tensor::new(here, self.device)?, 0)?);
+            }
+            Ok(())
+        })?;
+        Tensor::cat(&found, 0)
+    }
+
     /// As [`GradientSteps::unembedded`], of few enough rows.
     fn unembedded_part(
         &self,

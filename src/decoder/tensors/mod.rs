@@ -43,6 +43,84 @@ pub(super) struct AttentionPattern {
     flash: Option<flash::FlashPattern>,
 }
 
+/// What meets in attention, in the type of the weights.
+#[derive(Debug)]
+pub(super) struct PreparedHeads {
+    /// `(tokens, heads, head_dim)`.
+    pub queries: Tensor,
+    /// `(tokens, kv_heads, head_dim)`.
+    pub keys: Tensor,
+    /// The same.
+    pub values: Tensor,
+}
+
+/// The ways to compute attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttentionKernel {
+    /// By products of matrices.
+    Plain,
+    /// By the FlashAttention-2 kernels.
+    Flash,
+}
+
+impl Tensors<'_> {
+    /// Queries, keys and values of their projections: clipped, normed and rotated.
+    pub fn prepared(&self, qkv: Tensor, with: &Heads<Angles>) -> Result<PreparedHeads> {
+        let DecoderConfig {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = *self.config;
+        let tokens = qkv.dim(0)?;
+        let qkv = match self.config.clip_qkv {
+            None => qkv,
+            Some(clip) => qkv.clamp(-clip, clip)?,
+        };
+        let part = |first: usize, heads: usize| {
+            qkv.narrow(1, first * head_dim, heads * head_dim)?
+                .contiguous()
+        };
+        let prepared = |first: usize, heads: usize, norm: Option<&Norm>| {
+            let heads = self
+                .normed_heads(&part(first, heads)?, norm)?
+                .reshape((1, tokens, heads, head_dim))?;
+            let heads = match with.angles {
+                None => heads,
+                Some(angles) => rotated(&heads, angles)?,
+            };
+            heads.squeeze(0)?.to_dtype(self.dtype)
+        };
+        Ok(PreparedHeads {
+            queries: prepared(0, heads, with.query_norm)?,
+            keys: prepared(heads, kv_heads, with.key_norm)?,
+            values: part(heads + kv_heads, kv_heads)?.reshape((tokens, kv_heads, head_dim))?,
+        })
+    }
+
+    /// Attention by one kernel; none where it does not fit.
+    pub fn attend_by(
+        &self,
+        kernel: AttentionKernel,
+        heads: &PreparedHeads,
+        pattern: &AttentionPattern,
+        attention: Attention,
+    ) -> Result<Option<Tensor>> {
+        match kernel {
+            AttentionKernel::Plain => attention::attend(heads, &pattern.plain, attention).map(Some),
+            #[cfg(feature = "flash-attn")]
+            AttentionKernel::Flash => {
+                let flash = pattern.flash.as_ref();
+                flash
+                    .map(|flash| flash.attend(heads, attention))
+                    .transpose()
+            }
+            #[cfg(not(feature = "flash-attn"))]
+            AttentionKernel::Flash => Ok(None),
+        }
+    }
+}
+
 impl Tensors<'_> {
     /// Queries or keys, `(tokens, width)`, normed in groups as wide as the norm; f32.
     fn normed_heads(&self, heads: &Tensor, norm: Option<&Norm>) -> Result<Tensor> {
@@ -142,39 +220,11 @@ impl Steps for Tensors<'_> {
         with: Heads<Angles>,
         attention: Attention,
     ) -> Result<Tensor> {
-        let DecoderConfig {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = *self.config;
-        let tokens = qkv.dim(0)?;
-        let qkv = match self.config.clip_qkv {
-            None => qkv,
-            Some(clip) => qkv.clamp(-clip, clip)?,
-        };
-        let part = |first: usize, heads: usize| {
-            qkv.narrow(1, first * head_dim, heads * head_dim)?
-                .contiguous()
-        };
-        let prepared = |first: usize, heads: usize, norm: Option<&Norm>| {
-            let heads = self
-                .normed_heads(&part(first, heads)?, norm)?
-                .reshape((1, tokens, heads, head_dim))?;
-            let heads = match with.angles {
-                None => heads,
-                Some(angles) => rotated(&heads, angles)?,
-            };
-            heads.squeeze(0)?.to_dtype(self.dtype)
-        };
-        let queries = prepared(0, heads, with.query_norm)?;
-        let keys = prepared(heads, kv_heads, with.key_norm)?;
-        let values = part(heads + kv_heads, kv_heads)?.reshape((tokens, kv_heads, head_dim))?;
-        #[cfg(feature = "flash-attn")]
-        if let Some(flash) = &pattern.flash {
-            return flash.attend(&queries, &keys, &values, attention);
+        let heads = self.prepared(qkv, &with)?;
+        match self.attend_by(AttentionKernel::Flash, &heads, pattern, attention)? {
+            Some(attended) => Ok(attended),
+            None => attention::attend(&heads, &pattern.plain, attention),
         }
-        attention::attend(&queries, &keys, &values, &pattern.plain, attention)
     }
 
     fn activated(&self, up: Tensor) -> Result<Tensor> {

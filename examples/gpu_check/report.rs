@@ -1,0 +1,107 @@
+//! One table, a line at a time, and what it comes to.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+
+use crate::suites::Check;
+
+/// What was found so far.
+pub struct Report {
+    began: Instant,
+    failed: Vec<String>,
+    skipped: Vec<String>,
+    figures: Map<String, Value>,
+}
+
+impl Report {
+    /// Prints the table's head.
+    pub fn new() -> Self {
+        println!("| part | what | result |\n|---|---|---|");
+        Self {
+            began: Instant::now(),
+            failed: Vec::new(),
+            skipped: Vec::new(),
+            figures: Map::new(),
+        }
+    }
+
+    /// Since the program was started.
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn line(&self, part: &str, what: &str, result: &str) {
+        println!("| {part} | {what} | {} |", result.replace('\n', " "));
+        // Whoever cuts the run short still has what is known.
+        let _ = std::io::stdout().flush();
+    }
+
+    /// A line of the table, and in the JSON under `key`.
+    pub fn figure(
+        &mut self,
+        part: &str,
+        key: &str,
+        what: &str,
+        value: impl Into<Value>,
+        said: &str,
+    ) {
+        self.line(part, what, said);
+        self.figures.insert(key.into(), value.into());
+    }
+
+    /// Something that does not hold.
+    pub fn fail(&mut self, part: &str, what: &str, why: &str) {
+        self.line(part, what, &format!("**failed**: {why}"));
+        self.failed.push(format!("{what}: {why}"));
+    }
+
+    /// Something that was not looked at.
+    pub fn skip(&mut self, part: &str, what: &str, why: &str) {
+        self.line(part, what, &format!("not run: {why}"));
+        self.skipped.push(format!("{what}: {why}"));
+    }
+
+    /// A line for comparisons of one kind, and one for each that fails.
+    pub fn checks(&mut self, part: &str, what: &str, checks: &[Check]) {
+        let passing = checks.iter().filter(|check| check.passes()).count();
+        let of_bound = |check: &&Check| match check.of_bound.is_nan() {
+            true => f64::INFINITY,
+            false => check.of_bound,
+        };
+        let worst = checks
+            .iter()
+            .max_by(|a, b| of_bound(a).total_cmp(&of_bound(b)));
+        let worst = worst.map_or_else(String::new, |worst| {
+            format!(
+                "; {:.3} of what is accepted at most ({})",
+                worst.of_bound, worst.name
+            )
+        });
+        let said = format!("{passing} of {} agree{worst}", checks.len());
+        let value = json!({"compared": checks.len(), "agree": passing});
+        self.figure(part, what, what, value, &said);
+        for check in checks.iter().filter(|check| !check.passes()) {
+            let why = format!(
+                "{:.3} of what is accepted; {}",
+                check.of_bound, check.detail
+            );
+            self.fail(part, &check.name, &why);
+        }
+        if checks.is_empty() {
+            self.fail(part, what, "nothing was compared");
+        }
+    }
+
+    /// Prints the JSON; tells whether nothing failed.
+    pub fn finish(self) -> bool {
+        let is_whole = self.failed.is_empty();
+        let json = json!({
+            "passed": is_whole, "failed": self.failed, "not_run": self.skipped,
+            "seconds": self.began.elapsed().as_secs_f64().round(), "figures": self.figures,
+        });
+        println!("\n{json}");
+        is_whole
+    }
+}

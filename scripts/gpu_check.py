@@ -1,0 +1,158 @@
+"""Makes a folder that checks a GPU: the example `gpu_check`, its goldens, and a script for transformers.
+
+It runs where there is a driver and CUDA 13's libraries. Takes nvcc, or a script that brings a toolkit and
+builds with it (CUDA_BUILD, called as `cargo build --release` is). Of the FlashAttention-2 kernels, each of which
+takes minutes to compile, only those are built that FLASH_HEAD_DIMS names (widths of heads).
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+
+from fetch_demo_model import cache_folder
+
+ROOT = pathlib.Path(__file__).parent.parent
+# Not in the project's folder, where cargo would take the changed crates for its own.
+WORK = cache_folder() / "gpu-check"
+FOLDER = ROOT / "target/gpu-check"
+LARGEST = 55e6
+TOOL = ROOT.parent / "shared/tools/cuda-build"
+CUTLASS = "nvidia-cutlass==4.2.0.0"
+TYPES = {"fp16": "cutlass::half_t", "bf16": "cutlass::bfloat16_t"}
+
+
+def main():
+    widths = [int(width) for width in os.environ.get("FLASH_HEAD_DIMS", "32,64,128").split(",")]
+    WORK.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cargo", "fetch", "-q"], cwd=ROOT, check=True)
+    patches = [f"patch.crates-io.candle-flash-attn.path='{flash_attention(widths)}'"]
+    environment = os.environ | {
+        "CHES_FLASH_HEAD_DIMS": ",".join(map(str, widths)),
+        "CUDA_WORK": os.environ.get("CUDA_WORK", str(WORK)),
+        "CUDA_COMPUTE_CAP": os.environ.get("CUDA_COMPUTE_CAP", "90"),
+    }
+    tool = os.environ.get("CUDA_BUILD", str(TOOL) if TOOL.exists() else None)
+    if shutil.which("nvcc"):
+        build = ["cargo", "build", "--release", "--target-dir", ROOT / "target/cuda"]
+        patches.append(f"patch.crates-io.cudarc.path='{cudarc()}'")
+        built = ROOT / "target/cuda"
+    elif tool:
+        build = [tool]
+        built = pathlib.Path(environment["CUDA_WORK"]) / "target"
+    else:
+        sys.exit("no nvcc: a CUDA 13 toolkit is needed, or CUDA_BUILD names a script that brings one")
+    options = [option for patch in patches for option in ("--config", patch)]
+    example = ["-p", "datafusion-ches", "--features", "flash-attn", "--example", "gpu_check"]
+    lock = ROOT / "Cargo.lock"
+    locked = lock.read_bytes()
+    try:
+        subprocess.run([*build, *options, *example], cwd=ROOT, env=environment, check=True)
+    finally:
+        # The patches must not stay in it.
+        lock.write_bytes(locked)
+    assemble(built / "release/examples/gpu_check")
+
+
+def source_of(crate):
+    home = pathlib.Path(os.environ.get("CARGO_HOME", pathlib.Path.home() / ".cargo"))
+    version = re.search(rf'name = "{crate}"\nversion = "(.*)"', (ROOT / "Cargo.lock").read_text())[1]
+    (source,) = home.glob(f"registry/src/*/{crate}-{version}")
+    return source
+
+
+def copied(crate):
+    """A copy of a crate's source, to be changed."""
+    copy = WORK / crate
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(source_of(crate), copy)
+    (copy / "Cargo.lock").unlink(missing_ok=True)
+    return copy
+
+
+def replace(file, old, new):
+    text = file.read_text()
+    if old not in text:
+        sys.exit(f"{file} has changed: no {old!r}")
+    # What is not changed is not compiled again.
+    file.write_text(text.replace(old, new))
+
+
+def cudarc():
+    """cudarc that loads CUDA's libraries while it runs, and not when the program starts."""
+    copy = copied("cudarc")
+    replace(
+        copy / "build.rs",
+        "    dynamic_linking(major, minor);",
+        '    println!("cargo:rustc-cfg=feature=\\"dynamic-loading\\"");',
+    )
+    return copy
+
+
+def flash_attention(widths):
+    """candle-flash-attn with the kernels of these widths, and with CUTLASS from PyPI. A marker keeps it as
+    it is while nothing changes, since its kernels take long."""
+    copy, marker = WORK / "candle-flash-attn", WORK / "flash-attention-of"
+    made_of = f"{source_of('candle-flash-attn')} {widths} {CUTLASS}"
+    if marker.exists() and marker.read_text() == made_of:
+        return copy
+    headers = WORK / "cutlass"
+    if not headers.exists():
+        pip = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--target"]
+        subprocess.run([*pip, headers, CUTLASS], check=True)
+    (include,) = headers.glob("**/source/include")
+    copied("candle-flash-attn")
+    kernels = {"kernels/flash_api.cu"}
+    missing = ['#include <cstdio>', '#include <cstdlib>', '#include "flash.h"', '#include "cutlass/numeric_types.h"']
+    for file in sorted((copy / "kernels").glob("flash_fwd_*.cu")):
+        name = re.match(r"flash_fwd_(splitkv_)?hdim(\d+)_(fp16|bf16)(_causal)?_sm80", file.stem)
+        is_split, width, dtype, causal = name[1], int(name[2]), name[3], name[4]
+        if not is_split and width in widths:
+            kernels.add(f"kernels/{file.name}")
+            continue
+        function = "run_mha_fwd_splitkv_paged_" if is_split else "run_mha_fwd_"
+        arguments = f"{TYPES[dtype]}, {width}, {'true' if causal else 'false'}"
+        missing.append(
+            f"template<> void {function}<{arguments}>(Flash_fwd_params &, cudaStream_t) {{\n"
+            f'  std::fprintf(stderr, "no kernel {file.stem} in this build\\n");\n  std::abort();\n}}'
+        )
+    (copy / "kernels/missing.cu").write_text("\n".join(missing) + "\n")
+    kernels.add("kernels/missing.cu")
+    build = copy / "build.rs"
+    text = build.read_text()
+    listed = "".join(f'    "{kernel}",\n' for kernel in sorted(kernels))
+    text = re.sub(
+        r"const KERNEL_FILES: \[&str; \d+\] = \[.*?\];",
+        f"const KERNEL_FILES: [&str; {len(kernels)}] = [\n{listed}];",
+        text,
+        flags=re.S,
+    )
+    build.write_text(text)
+    replace(build, ".with_cutlass(Some(CUTLASS_COMMIT))", f'.arg("-DUSE_CUTLASS").arg("-I{include}")')
+    replace(build, 'const CUTLASS_COMMIT: &str = "', '#[allow(dead_code)]\nconst CUTLASS_COMMIT: &str = "')
+    marker.write_text(made_of)
+    return copy
+
+
+def assemble(program):
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    shutil.copy(program, FOLDER / "gpu_check")
+    subprocess.run(["strip", FOLDER / "gpu_check"], check=True)
+    for script in ("gpu_with_transformers.py", "ways.py"):
+        shutil.copy(ROOT / "bench" / script, FOLDER)
+    shutil.copytree(ROOT / "tests/goldens/families", FOLDER / "goldens/families")
+    packed = FOLDER.with_suffix(".tar.gz")
+    with tarfile.open(packed, "w:gz") as tar:
+        tar.add(FOLDER, FOLDER.name)
+    size = packed.stat().st_size
+    print(f"{FOLDER}: {packed.name} has {size / 1e6:.1f} MB; on the machine with the card: ./gpu_check")
+    if size > LARGEST:
+        sys.exit(f"{packed.name} is larger than {LARGEST / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,528 @@
+//! What a device computes, held against the host.
+//!
+//! A kernel may fail to start and nobody hears of it: candle-flash-attn drops the errors of its
+//! launches, and what stood in memory before is then taken for a result. A model that opens on a device
+//! is therefore computed there and here for a moment.
+
+mod kernels;
+mod times;
+
+use candle_core::{DType, Device, Result, Tensor};
+
+pub use kernels::{AttentionShape, attend_on};
+pub use times::StepTimes;
+
+use super::attention::{Attention, Pattern, Segment};
+use super::cpu::{Cpu, Rows};
+use super::gradient_steps::GradientSteps;
+use super::rope::Table;
+use super::steps::{Heads, Steps};
+use super::tensors::{AttentionKernel, AttentionPattern, PreparedHeads, Tensors};
+use super::{Block, Decoder, LayerConfig, Linear, Norm, PackedBatch};
+
+/// Tokens of the sequences that are computed: one, and about what kernels take at a time.
+const LENGTHS: [usize; 4] = [1, 127, 129, 300];
+
+/// Outputs of a linear map that are compared.
+const OUTPUTS: usize = 64;
+
+/// What a device was held against.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceCheck {
+    /// How many steps were compared.
+    pub steps: usize,
+    /// The step that was furthest off, of what is accepted for it.
+    pub worst: (String, f64),
+}
+
+/// A comparison that fails.
+type Refusal = String;
+
+impl Decoder {
+    /// Computes the first block of each kind of attention on the device and, from what went into each
+    /// step, that step on the host in f32: attention by every kernel that fits, of linear maps some
+    /// outputs. No weights are copied but those.
+    ///
+    /// # Errors
+    /// With the step that differs, and by how much.
+    pub fn check_device(&self) -> std::result::Result<DeviceCheck, Refusal> {
+        let batch = self.check_batch();
+        let pattern = |steps: &Tensors| {
+            let all: Vec<_> = batch.segments.iter().map(|s| s.own.clone()).collect();
+            steps.pattern(&batch.segments, &all)
+        };
+        self.check_blocks(&batch, pattern)
+    }
+
+    /// As [`Self::check_device`], with the pattern that the device is told of.
+    fn check_blocks(
+        &self,
+        batch: &PackedBatch,
+        pattern: impl FnOnce(&Tensors) -> Result<AttentionPattern>,
+    ) -> std::result::Result<DeviceCheck, Refusal> {
+        let failed = |error: candle_core::Error| {
+            format!(
+                "{}: {}",
+                self.where_it_computes(),
+                crate::error::said(&error)
+            )
+        };
+        let steps = self.tensors();
+        let pattern = pattern(&steps).map_err(failed)?;
+        let mut seen: Vec<&LayerConfig> = Vec::new();
+        let mut found = DeviceCheck {
+            steps: 0,
+            worst: (String::new(), 0.0),
+        };
+        let layers = self.weights.blocks.iter().zip(&self.config.layers);
+        for (number, (block, layer)) in layers.enumerate() {
+            if seen.contains(&layer) {
+                continue;
+            }
+            seen.push(layer);
+            let compared = self.compared(&steps, batch, &pattern, block, layer);
+            for Compared { step, apart, bound } in compared.map_err(failed)? {
+                let name = format!("{step} of block {}", number + 1);
+                // What is no number is never near.
+                let lengths = batch.segments.iter().map(|segment| segment.own.len());
+                for (apart, length) in apart.iter().zip(lengths) {
+                    if apart.is_nan() || *apart > bound {
+                        let kind = layer.sliding_window.map_or_else(String::new, |window| {
+                            format!(" (a window of {window} tokens)")
+                        });
+                        return Err(format!(
+                            "{}: {name}{kind} is not what the host computes: for a sequence of {length} \
+                             tokens {apart:.2e} of it is off, and {bound:.0e} would be rounding",
+                            self.where_it_computes()
+                        ));
+                    }
+                    let of_bound = apart / bound;
+                    if found.steps == 0 || of_bound > found.worst.1 {
+                        found.worst = (name.clone(), of_bound);
+                    }
+                }
+                found.steps += 1;
+            }
+        }
+        Ok(found)
+    }
+
+    fn where_it_computes(&self) -> String {
+        let dtype = self.dtype().as_str();
+        match self.device.location() {
+            candle_core::DeviceLocation::Cpu => format!("cpu in {dtype}"),
+            candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id} in {dtype}"),
+            candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id} in {dtype}"),
+        }
+    }
+
+    /// Sequences of tokens from all over the vocabulary.
+    fn check_batch(&self) -> PackedBatch {
+        let mut batch = PackedBatch::default();
+        for length in LENGTHS {
+            let length = length.min(self.config.max_positions);
+            let first = batch.tokens.len();
+            batch.segments.push(Segment {
+                own: first..first + length,
+                context: Vec::new(),
+                sequence_tokens: length,
+            });
+            batch.positions.extend(0..length as u32);
+            let tokens = (first..first + length)
+                .map(|at| (at.wrapping_mul(7919) % self.config.vocab_size) as u32);
+            batch.tokens.extend(tokens);
+        }
+        batch
+    }
+
+    /// The steps of one block on the batch's embeddings.
+    fn compared(
+        &self,
+        steps: &Tensors,
+        batch: &PackedBatch,
+        pattern: &AttentionPattern,
+        block: &Block,
+        layer: &LayerConfig,
+    ) -> Result<Vec<Compared>> {
+        let host = Host {
+            cpu: Cpu::new(&self.config),
+            device: steps,
+            lengths: batch.segments.iter().map(|s| s.own.len()).collect(),
+            rounding: rounding(self.dtype()),
+        };
+        let mut compared = Vec::new();
+        let hidden = steps.embed(&self.weights.embedding, &batch.tokens)?;
+        let of_attention = match &block.attention_norm {
+            None => hidden.clone(),
+            Some(norm) => {
+                let normed = steps.normed(&hidden, norm)?;
+                compared.push(host.normed("the norm before attention", &hidden, norm, &normed)?);
+                normed
+            }
+        };
+        let qkv = steps.linear(&of_attention, &block.qkv)?;
+        compared.push(host.linear(
+            "the projections of attention",
+            &of_attention,
+            &block.qkv,
+            &qkv,
+        )?);
+
+        let angles = self.angles(steps, batch)?;
+        let heads = steps.prepared(qkv.clone(), &block.heads(layer, &angles))?;
+        let tables: Vec<Table> = self.ropes.iter().map(|rope| rope.at(batch)).collect();
+        compared.extend(host.prepared(&qkv, block, layer, &tables, &heads)?);
+        let attention = self.attention(layer);
+        let plain = Pattern::new(
+            &batch.segments,
+            &batch
+                .segments
+                .iter()
+                .map(|s| s.own.clone())
+                .collect::<Vec<_>>(),
+        );
+        compared.extend(host.attended(&heads, (pattern, &plain), attention)?);
+
+        let attended = steps.attend(qkv, pattern, block.heads(layer, &angles), attention)?;
+        let branch = steps.linear(&attended, &block.output)?;
+        compared.push(host.linear("the output of attention", &attended, &block.output, &branch)?);
+        let norm = block.attention_post_norm.as_ref();
+        let after = steps.sum(&hidden, branch.clone(), norm)?;
+        compared.push(host.sum("what attention adds", (&hidden, &branch), norm, &after)?);
+
+        let read_by_mlp = match self.config.parallel_residual {
+            true => &hidden,
+            false => &after,
+        };
+        let of_mlp = match &block.mlp_norm {
+            None => read_by_mlp.clone(),
+            Some(norm) => {
+                let normed = steps.normed(read_by_mlp, norm)?;
+                compared.push(host.normed(
+                    "the norm before the MLP",
+                    read_by_mlp,
+                    norm,
+                    &normed,
+                )?);
+                normed
+            }
+        };
+        let up = steps.linear(&of_mlp, &block.up)?;
+        compared.push(host.linear("the MLP's first projection", &of_mlp, &block.up, &up)?);
+        let inner = steps.activated(up.clone())?;
+        compared.push(host.activated("the MLP's activation", &up, &inner)?);
+        let down = steps.linear(&inner, &block.down)?;
+        compared.push(host.linear("the MLP's second projection", &inner, &block.down, &down)?);
+        let norm = block.mlp_post_norm.as_ref();
+        let sum = steps.sum(&after, down.clone(), norm)?;
+        compared.push(host.sum("what the MLP adds", (&after, &down), norm, &sum)?);
+        Ok(compared)
+    }
+}
+
+/// A step, on the device and on the host.
+struct Compared {
+    step: String,
+    /// Of each sequence `‖device − host‖ / ‖host‖`.
+    apart: Vec<f64>,
+    /// What rounding explains.
+    bound: f64,
+}
+
+/// Half the distance of 1 to the next number of a type, or for f32 what summing up in another order does.
+fn rounding(dtype: DType) -> f64 {
+    match dtype {
+        DType::BF16 => 2f64.powi(-8),
+        DType::F16 => 2f64.powi(-11),
+        _ => 2f64.powi(-16),
+    }
+}
+
+/// The host, which repeats the device's steps.
+struct Host<'a> {
+    cpu: Cpu<'a>,
+    device: &'a Tensors<'a>,
+    lengths: Vec<usize>,
+    rounding: f64,
+}
+
+impl Host<'_> {
+    fn rows(&self, rows: &Tensor) -> Result<Rows> {
+        let rows = rows.flatten_from(1)?;
+        let width = rows.dim(1)?;
+        Ok(Rows::new(self.device.to_host(&rows)?, width))
+    }
+
+    /// What goes into products on the device.
+    fn rounded(&self, rows: &Tensor) -> Result<Rows> {
+        self.rows(&rows.to_dtype(self.device.dtype)?)
+    }
+
+    fn norm(norm: &Norm) -> Result<Norm> {
+        let here = |tensor: &Tensor| tensor.to_device(&Device::Cpu)?.contiguous();
+        Ok(Norm {
+            gain: here(&norm.gain)?,
+            bias: norm.bias.as_ref().map(here).transpose()?,
+        })
+    }
+
+    fn compare(&self, step: &str, device: Vec<f32>, host: &[f32], bound: f64) -> Compared {
+        Compared {
+            step: step.to_owned(),
+            apart: apart(&self.lengths, &device, host),
+            bound,
+        }
+    }
+
+    fn normed(&self, step: &str, rows: &Tensor, norm: &Norm, normed: &Tensor) -> Result<Compared> {
+        let host = self.cpu.normed(&self.rows(rows)?, &Self::norm(norm)?)?;
+        let device = self.device.to_host(normed)?;
+        Ok(self.compare(step, device, &host.into_values(), 1e-4))
+    }
+
+    fn linear(&self, step: &str, rows: &Tensor, linear: &Linear, out: &Tensor) -> Result<Compared> {
+        let width = out.dim(1)?;
+        let stride = width.div_ceil(OUTPUTS);
+        let sampled: Vec<u32> = (0..width).step_by(stride).map(|at| at as u32).collect();
+        let which = Tensor::new(&sampled[..], self.device.device)?;
+        let weight = self.device.rows_of(&linear.weight, &sampled)?;
+        let bias = linear.bias.as_ref().map(|bias| {
+            let bias = bias.to_dtype(DType::F32)?.index_select(&which, 0)?;
+            bias.to_device(&Device::Cpu)
+        });
+        let sample = Linear::new(weight.to_device(&Device::Cpu)?, bias.transpose()?);
+        let host = self.cpu.linear(&self.rounded(rows)?, &sample)?;
+        let device = out.index_select(&which, 1)?;
+        let device = self.device.to_host(&device)?;
+        Ok(self.compare(step, device, &host.into_values(), 8.0 * self.rounding))
+    }
+
+    fn prepared(
+        &self,
+        qkv: &Tensor,
+        block: &Block,
+        layer: &LayerConfig,
+        tables: &[Table],
+        heads: &PreparedHeads,
+    ) -> Result<Vec<Compared>> {
+        let mut host = self.rows(qkv)?;
+        let norm = |norm: &Option<Norm>| norm.as_ref().map(Self::norm).transpose();
+        let (query_norm, key_norm) = (norm(&block.query_norm)?, norm(&block.key_norm)?);
+        let with = Heads {
+            query_norm: query_norm.as_ref(),
+            key_norm: key_norm.as_ref(),
+            angles: layer.rope.map(|rope| &tables[rope]),
+        };
+        self.cpu.prepare(&mut host, &with)?;
+        let width = qkv.dim(1)?;
+        let host = host.into_values();
+        let mut first = 0;
+        let parts = [
+            ("the queries", &heads.queries),
+            ("the keys", &heads.keys),
+            ("the values", &heads.values),
+        ];
+        let compared = parts.map(|(step, part)| {
+            let part = part.flatten_from(1)?;
+            let own = first..first + part.dim(1)?;
+            first = own.end;
+            let rows = host.chunks_exact(width);
+            let host: Vec<f32> = rows.flat_map(|row| row[own.clone()].to_vec()).collect();
+            let device = self.device.to_host(&part)?;
+            Ok(self.compare(step, device, &host, 4.0 * self.rounding))
+        });
+        compared.into_iter().collect()
+    }
+
+    /// Attention by every kernel, from the same queries, keys and values.
+    fn attended(
+        &self,
+        heads: &PreparedHeads,
+        (pattern, plain): (&AttentionPattern, &Pattern),
+        attention: Attention,
+    ) -> Result<Vec<Compared>> {
+        let parts = [&heads.queries, &heads.keys, &heads.values];
+        let flat = parts.map(|part| part.flatten_from(1));
+        let [queries, keys, values] = flat;
+        let qkv = self.rows(&Tensor::cat(&[queries?, keys?, values?], 1)?)?;
+        let host = self
+            .cpu
+            .attend_prepared(&qkv, plain, attention)
+            .into_values();
+        let mut compared = Vec::new();
+        for (kernel, step) in [
+            (AttentionKernel::Flash, "attention by flash"),
+            (AttentionKernel::Plain, "attention"),
+        ] {
+            if let Some(attended) = self.device.attend_by(kernel, heads, pattern, attention)? {
+                let device = self.device.to_host(&attended)?;
+                // The plain kernel rounds scores, by more the larger they are.
+                let of_scores = match kernel {
+                    AttentionKernel::Flash => 0.0,
+                    AttentionKernel::Plain => self.largest_score(heads, attention)?,
+                };
+                let bound = (self.rounding * (8.0 + of_scores)).min(0.5);
+                compared.push(self.compare(step, device, &host, bound));
+            }
+        }
+        Ok(compared)
+    }
+
+    /// No score is larger in magnitude: the longest query times the longest key, or the cap.
+    fn largest_score(&self, heads: &PreparedHeads, attention: Attention) -> Result<f64> {
+        let longest = |heads: &Tensor| {
+            let squares = heads.to_dtype(DType::F32)?.sqr()?.sum(2)?;
+            squares.max_all()?.to_scalar::<f32>()
+        };
+        let squares = f64::from(longest(&heads.queries)?) * f64::from(longest(&heads.keys)?);
+        Ok(squares.sqrt() * attention.scale)
+    }
+
+    fn activated(&self, step: &str, up: &Tensor, inner: &Tensor) -> Result<Compared> {
+        let host = self.cpu.activated(self.rows(up)?)?;
+        let device = self.device.to_host(inner)?;
+        Ok(self.compare(step, device, &host.into_values(), 8.0 * self.rounding))
+    }
+
+    fn sum(
+        &self,
+        step: &str,
+        (rows, branch): (&Tensor, &Tensor),
+        norm: Option<&Norm>,
+        sum: &Tensor,
+    ) -> Result<Compared> {
+        let norm = norm.map(Self::norm).transpose()?;
+        let host = self
+            .cpu
+            .sum(&self.rows(rows)?, self.rows(branch)?, norm.as_ref())?;
+        let device = self.device.to_host(sum)?;
+        Ok(self.compare(step, device, &host.into_values(), 1e-4))
+    }
+}
+
+/// Of each sequence `‖device − host‖ / ‖host‖`.
+fn apart(lengths: &[usize], device: &[f32], host: &[f32]) -> Vec<f64> {
+    let tokens: usize = lengths.iter().sum();
+    let width = host.len() / tokens;
+    let mut first = 0;
+    let of_sequence = |length: &usize| {
+        let own = first * width..(first + length) * width;
+        first += length;
+        let (mut differences, mut squares) = (0.0, 0.0);
+        for (device, host) in device[own.clone()].iter().zip(&host[own]) {
+            differences += (f64::from(*device) - f64::from(*host)).powi(2);
+            squares += f64::from(*host).powi(2);
+        }
+        if differences == 0.0 {
+            return 0.0;
+        }
+        (differences / squares).sqrt()
+    };
+    lengths.iter().map(of_sequence).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_nn::Activation;
+
+    use super::*;
+    use crate::decoder::{DecoderConfig, RopeConfig, Weights};
+
+    /// Two blocks, the second of which looks back at 64 tokens.
+    fn decoder(dtype: DType) -> Decoder {
+        let (hidden, inner, vocab) = (48, 80, 200);
+        let layer = |sliding_window| LayerConfig {
+            sliding_window,
+            rope: Some(0),
+        };
+        let config = DecoderConfig {
+            hidden_size: hidden,
+            intermediate_size: inner,
+            layers: vec![layer(None), layer(Some(64)), layer(None)],
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 16,
+            vocab_size: vocab,
+            max_positions: 1000,
+            norm_eps: 1e-5,
+            activation: Activation::Silu,
+            gated_mlp: true,
+            parallel_residual: false,
+            ropes: vec![RopeConfig {
+                theta: 1e4,
+                dims: 16,
+                factors: None,
+                long: None,
+                magnitude: 1.0,
+            }],
+            attention_scale: 0.25,
+            attention_cap: Some(5.0),
+            logit_cap: None,
+            embedding_scale: None,
+            clip_qkv: None,
+        };
+        let matrix = |rows: usize, columns: usize| {
+            let values = Tensor::randn(0_f32, 0.3, (rows, columns), &Device::Cpu).unwrap();
+            values.to_dtype(dtype).unwrap()
+        };
+        let norm = || Norm {
+            gain: Tensor::ones(hidden, DType::F32, &Device::Cpu).unwrap(),
+            bias: None,
+        };
+        let block = |_: &LayerConfig| Block {
+            attention_norm: Some(norm()),
+            qkv: Linear::plain(matrix(8 * 16, hidden)),
+            query_norm: None,
+            key_norm: None,
+            output: Linear::plain(matrix(hidden, 4 * 16)),
+            attention_post_norm: None,
+            mlp_norm: Some(norm()),
+            up: Linear::plain(matrix(2 * inner, hidden)),
+            down: Linear::plain(matrix(hidden, inner)),
+            mlp_post_norm: Some(norm()),
+        };
+        let weights = Weights {
+            embedding: matrix(vocab, hidden),
+            blocks: config.layers.iter().map(block).collect(),
+            final_norm: norm(),
+            unembedding: Linear::plain(matrix(vocab, hidden)),
+        };
+        Decoder::new(config, weights, Device::Cpu).by_tensors()
+    }
+
+    #[test]
+    fn each_kind_of_attention_is_compared_once() {
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            let check = decoder(dtype).check_device().unwrap();
+            // Two kinds: two norms, four maps, three parts, attention, activation and two sums.
+            assert_eq!(check.steps, 2 * 13, "{check:?}");
+            assert!(check.worst.1 > 0.0 && check.worst.1 < 0.5, "{check:?}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_gives_something_else_is_named() {
+        let decoder = decoder(DType::BF16);
+        let batch = decoder.check_batch();
+        // The sequences run into one another.
+        let whole = Segment {
+            own: 0..batch.tokens.len(),
+            context: Vec::new(),
+            sequence_tokens: batch.tokens.len(),
+        };
+        let wrong = |steps: &Tensors| steps.pattern(&[whole.clone()], &[whole.own.clone()]);
+        let refusal = decoder.check_blocks(&batch, wrong).unwrap_err();
+        let said = "cpu in bf16: attention of block 1 is not what the host computes: for a sequence of 127";
+        assert!(refusal.starts_with(said), "{refusal}");
+    }
+
+    #[test]
+    fn what_is_no_number_is_named() {
+        let mut decoder = decoder(DType::F32);
+        let inner = Tensor::full(f32::NAN, (48, 80), &Device::Cpu).unwrap();
+        decoder.weights.blocks[1].down = Linear::plain(inner);
+        let refusal = decoder.check_device().unwrap_err();
+        let said = "cpu in f32: the MLP's second projection of block 2 (a window of 64 tokens)";
+        assert!(refusal.starts_with(said), "{refusal}");
+    }
+}

@@ -1,0 +1,74 @@
+//! What a device is checked by. `cargo test` runs it on the CPU, by its own steps and by those of other
+//! devices; the example `gpu_check` runs it on a card.
+
+// Each program uses a part of this.
+#![allow(dead_code)]
+
+pub mod attention;
+pub mod families;
+pub mod predictions;
+pub mod pressure;
+
+use std::path::{Path, PathBuf};
+
+use crate::support::root;
+
+/// A device, and where the goldens are.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// As in `ches.device`; `cpu-tensors` is the CPU by the steps of other devices.
+    pub device: String,
+    /// The folder `tests/goldens`.
+    pub goldens: PathBuf,
+}
+
+impl Subject {
+    /// What `cargo test` checks: the device that `CHES_TEST_DEVICE` names, or else the CPU in both ways.
+    pub fn of_tests() -> Vec<Self> {
+        let devices = match std::env::var("CHES_TEST_DEVICE") {
+            Ok(device) => vec![device],
+            Err(_) => vec!["cpu".into(), "cpu-tensors".into()],
+        };
+        let subject = |device| Self {
+            device,
+            goldens: root().join("tests/goldens"),
+        };
+        devices.into_iter().map(subject).collect()
+    }
+
+    /// The folder of a family's goldens.
+    pub fn family(&self, family: &str) -> PathBuf {
+        self.goldens.join("families").join(family)
+    }
+
+    /// The tiny model of a family.
+    pub fn model(&self, family: &str) -> String {
+        let model = self.family(family).join("model");
+        Path::to_str(&model).unwrap().to_owned()
+    }
+}
+
+/// What a comparison came to.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// What was compared.
+    pub name: String,
+    /// The largest error, of what is accepted.
+    pub of_bound: f64,
+    /// More of it.
+    pub detail: String,
+}
+
+impl Check {
+    /// Whether the error is accepted; one that is no number is not.
+    pub fn passes(&self) -> bool {
+        self.of_bound <= 1.0
+    }
+}
+
+/// Panics with the checks that do not pass.
+pub fn assert_pass(checks: Vec<Check>) {
+    assert!(!checks.is_empty());
+    let failed: Vec<&Check> = checks.iter().filter(|check| !check.passes()).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+}

@@ -1,0 +1,209 @@
+//! Little memory, queries that are dropped, and several at once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Device, Tensor};
+use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
+use datafusion::arrow::datatypes::Float64Type;
+use datafusion::prelude::SessionContext;
+use datafusion_ches::decoder::Predicted;
+use datafusion_ches::model_directory::ModelDirectory;
+use datafusion_ches::{Ches, OnError, PromptFormat, families};
+
+use super::families::{Asked, rows_of};
+use super::{Check, Subject};
+
+/// So many pairs; each has so many more words in its prompt than the one before it.
+fn pairs(count: usize, more: usize) -> RecordBatch {
+    let prompt =
+        |row: usize| (0..row * more + 3).map(move |word| format!("w{} ", word * (row + 7) % 50));
+    let texts = |text: &dyn Fn(usize) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values((0..count).map(text)))
+    };
+    let columns = [
+        ("prompt", texts(&|row| prompt(row).collect())),
+        ("chosen", texts(&|row| format!("yes, {row}"))),
+        ("rejected", texts(&|row| format!("no, not {row}"))),
+    ];
+    RecordBatch::try_from_iter(columns).unwrap()
+}
+
+fn ches(subject: &Subject) -> Ches {
+    Ches::new()
+        .with_model(&subject.model("llama"))
+        .with_prompt_format(PromptFormat::Raw)
+        .with_memo_bytes(0)
+        .with_device(&subject.device)
+        .unwrap()
+}
+
+/// Each pair's score and why it has none.
+async fn scores(ches: &Ches, pairs: &RecordBatch) -> Vec<(Option<f64>, Option<String>)> {
+    let ctx = SessionContext::new();
+    ches.register(&ctx).unwrap();
+    ctx.register_batch("pairs", pairs.clone()).unwrap();
+    let sql = "SELECT s['ches'], s['error'] FROM \
+               (SELECT preference_scores(prompt, chosen, rejected) AS s FROM pairs)";
+    let mut found = Vec::new();
+    for batch in ctx.sql(sql).await.unwrap().collect().await.unwrap() {
+        let scores = batch.column(0).as_primitive::<Float64Type>();
+        let errors = batch.column(1).as_string::<i32>();
+        let errors = errors.iter().map(|error| error.map(str::to_owned));
+        found.extend(scores.iter().zip(errors));
+    }
+    assert_eq!(found.len(), pairs.num_rows());
+    found
+}
+
+fn check(name: &str, of_bound: f64, detail: String) -> Check {
+    Check {
+        name: name.into(),
+        of_bound,
+        detail,
+    }
+}
+
+/// The largest difference of scores, of 1e-5 of the larger; what has one in one list alone is no number.
+fn apart(a: &[Option<f64>], b: &[Option<f64>]) -> f64 {
+    let mut worst: f64 = 0.0;
+    for pair in a.iter().zip(b) {
+        match pair {
+            (Some(a), Some(b)) => worst = worst.max((a - b).abs() / (1e-5 * a.abs().max(b.abs()))),
+            (None, None) => {}
+            _ => return f64::NAN,
+        }
+    }
+    worst
+}
+
+/// `ches.memory_limit`: the rows that fit have their scores in smaller passes, those that do not are refused
+/// by name.
+pub async fn memory_limit(subject: &Subject) -> Check {
+    let name = "ches.memory_limit";
+    let pairs = pairs(24, 10);
+    let ches = ches(subject).with_on_error(OnError::Null);
+    let free = scores(&ches, &pairs).await;
+    let directory = ModelDirectory::open(subject.model("llama").as_ref()).unwrap();
+    let config = families::config_from_hub(&directory).unwrap();
+    let bytes = config.activation_bytes(150, Predicted::Nothing);
+    let bounded = scores(&ches.with_memory_limit(bytes as usize), &pairs).await;
+    let mut kept = (Vec::new(), Vec::new());
+    let mut refused = 0;
+    for ((free, error), (bounded, reason)) in free.iter().zip(&bounded) {
+        match reason {
+            Some(reason) if !reason.contains("ches.memory_limit") => {
+                return check(name, f64::NAN, reason.clone());
+            }
+            Some(_) => refused += 1,
+            None => {
+                kept.0.push(*free);
+                kept.1.push(*bounded);
+            }
+        }
+        if let Some(error) = error {
+            return check(name, f64::NAN, error.clone());
+        }
+    }
+    let of_bound = match (refused, kept.0.len()) {
+        (0, _) | (_, 0) => f64::NAN,
+        _ => apart(&kept.0, &kept.1),
+    };
+    check(
+        name,
+        of_bound,
+        format!("{refused} rows refused, {} kept", kept.0.len()),
+    )
+}
+
+/// A query that is dropped makes room for the next one at once.
+pub async fn cancellation(subject: &Subject) -> Check {
+    const PATIENCE: f64 = 5.0;
+    let ches = ches(subject);
+    let few = pairs(1, 1);
+    scores(&ches, &few).await;
+    let many = pairs(1500, 1);
+    let query = tokio::spawn({
+        let ches = ches.clone();
+        async move { scores(&ches, &many).await }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    query.abort();
+    let is_dropped = query.await.is_err();
+    let began = Instant::now();
+    scores(&ches, &few).await;
+    let seconds = began.elapsed().as_secs_f64();
+    let of_bound = if is_dropped {
+        seconds / PATIENCE
+    } else {
+        f64::NAN
+    };
+    check(
+        "a dropped query",
+        of_bound,
+        format!("the next one took {seconds:.2} s"),
+    )
+}
+
+/// Two sessions with a model each, and two with the same one.
+pub async fn at_once(subject: &Subject) -> Check {
+    let asked = |family: &str| {
+        Asked::of(
+            &subject.device,
+            subject.family(family).join("model"),
+            PromptFormat::Raw,
+        )
+    };
+    let rows = |family: &str| rows_of(&subject.family(family), "raw");
+    let (llama, qwen) = (rows("llama"), rows("qwen2"));
+    let (a, b, c) = (asked("llama"), asked("llama"), asked("qwen2"));
+    let mut worst: f64 = 0.0;
+    for _ in 0..3 {
+        let found = tokio::join!(a.in_f32(&llama), b.in_f32(&llama), c.in_f32(&qwen));
+        for of_bound in [found.0, found.1, found.2] {
+            if of_bound.is_nan() {
+                return check("sessions at once", f64::NAN, String::new());
+            }
+            worst = worst.max(of_bound);
+        }
+    }
+    check("sessions at once", worst, "three times three".into())
+}
+
+/// A batch that the device has no memory for is computed in parts. None where there is no GPU.
+pub async fn out_of_memory(subject: &Subject) -> Option<Check> {
+    const BLOCK: usize = 64 << 20;
+    let device = Device::new_cuda(0)
+        .ok()
+        .filter(|_| subject.device.starts_with("cuda"))?;
+    let name = "a batch that does not fit";
+    let pairs = pairs(1500, 1);
+    let ches = ches(subject).with_batch_tokens(1 << 20);
+    let free: Vec<_> = scores(&ches, &pairs)
+        .await
+        .into_iter()
+        .map(|(score, _)| score)
+        .collect();
+    let mut ballast = Vec::new();
+    while let Ok(block) = Tensor::zeros(BLOCK, DType::U8, &device) {
+        ballast.push(block);
+    }
+    // What a small batch needs.
+    ballast.truncate(ballast.len().saturating_sub(1));
+    let found = scores(&ches.with_on_error(OnError::Null), &pairs).await;
+    drop(ballast);
+    let error = found.iter().find_map(|(_, error)| error.clone());
+    let found: Vec<_> = found.into_iter().map(|(score, _)| score).collect();
+    Some(check(name, apart(&free, &found), error.unwrap_or_default()))
+}
+
+/// One query on two devices. None where there are not two.
+pub async fn two_devices(subject: &Subject) -> Option<Check> {
+    Device::new_cuda(1)
+        .ok()
+        .filter(|_| subject.device.starts_with("cuda"))?;
+    let folder = subject.family("llama").join("model");
+    let rows = rows_of(&subject.family("llama"), "raw");
+    let asked = Asked::of("cuda:0,1", folder, PromptFormat::Raw);
+    Some(check("cuda:0,1", asked.in_f32(&rows).await, String::new()))
+}
