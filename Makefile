@@ -18,6 +18,8 @@ NOT_LINTED := cuda flash-attn metal
 ALL_FEATURES := $(shell sed -n '/^\[features\]/,/^\[dep/s/^\([a-z-]*\) = .*/\1/p' Cargo.toml)
 LINTED := $(patsubst %,--features datafusion-ches/%,$(filter-out default $(NOT_LINTED),$(ALL_FEATURES)))
 WHEEL_FEATURES := --features datafusion-ches/cluster,datafusion-ches/delta
+# What is timed.
+OPTIMISED := --config profile.dev.package.datafusion-ches.opt-level=3
 CHES := target/debug/ches
 GOLDENS := tests/goldens
 
@@ -52,8 +54,8 @@ examples:
 	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; set -ex; \
 	for example in embed own_catalog delta_lake; do "target/debug/examples/$$example" "$$model"; done
 
-bench: build
-	$(CARGO) build $(FEATURES) --example matmul_peak --example throughput --example cluster_throughput
+bench:
+	$(CARGO) build $(FEATURES) $(OPTIMISED) --bins --example matmul_peak --example throughput --example cluster_throughput
 	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; \
 	$(PYTHON) bench/bench.py --ches $(CHES) --matmul-peak target/debug/examples/matmul_peak \
 	  --model "$$model" --data "$(DATA)" && \
@@ -68,7 +70,8 @@ gpu-check:
 
 # Trains on pairs one by one and compares with what was predicted: half an hour or more. Needs torch,
 # transformers, gguf and pyarrow.
-validate: build
+validate:
+	$(CARGO) build $(FEATURES) $(OPTIMISED) --bins
 	@model="$(MODEL)"; [ -n "$$model" ] || model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; \
 	$(PYTHON) bench/validate.py --ches $(CHES) --model "$$model" --data "$(DATA)"
 
