@@ -19,14 +19,13 @@ mod throughput;
 mod transformers;
 
 use std::error::Error;
-use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use report::Report;
 use shapes::{SHAPES, Shape};
-use suites::{Check, Subject};
+use suites::{Check, Subject, caught};
 use throughput::On;
 
 pub type Fallible<T> = Result<T, Box<dyn Error>>;
@@ -150,7 +149,7 @@ async fn run() -> Fallible<bool> {
     }
 
     if !is_late(&mut report, "d", "predictions") {
-        let checks = caught(suites::predictions::of_families(&subject.clone())).await;
+        let checks = caught(suites::predictions::of_every_family(&subject)).await;
         record(&mut report, "d", "predictions of the families", checks);
         if let Some((shape, _)) = rates.last() {
             let priced = throughput::predictions(&mut report, shape, &arguments.work, &on).await;
@@ -249,15 +248,4 @@ fn record(report: &mut Report, part: &str, what: &str, checks: Result<Vec<Check>
         Ok(checks) => report.checks(part, what, &checks),
         Err(panic) => report.fail(part, what, &panic),
     }
-}
-
-/// What a suite finds, or what it panics with.
-async fn caught<T>(suite: impl Future<Output = T>) -> Result<T, String> {
-    use futures::FutureExt;
-    let suite = std::panic::AssertUnwindSafe(suite).catch_unwind();
-    suite.await.map_err(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        text.unwrap_or("a panic").to_owned()
-    })
 }

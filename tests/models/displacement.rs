@@ -15,7 +15,7 @@ use serde_json::Value;
 #[tokio::test(flavor = "multi_thread")]
 async fn every_family_agrees_with_autograd() {
     for subject in Subject::of_tests() {
-        assert_pass(suites::predictions::of_families(&subject).await);
+        assert_pass(suites::predictions::of_every_family(&subject).await);
     }
 }
 

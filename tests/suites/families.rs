@@ -9,10 +9,10 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::datatypes::Float64Type;
 use datafusion::prelude::SessionContext;
-use datafusion_ches::{Ches, ModelDtype, PromptFormat, families};
+use datafusion_ches::{Ches, ModelDtype, PromptFormat};
 use serde_json::Value;
 
-use super::{Check, Subject};
+use super::{Check, Subject, of_families};
 use crate::support::{bound, field, lines, worst_score};
 
 /// The goldens of a family that are of one format.
@@ -133,103 +133,107 @@ impl Asked {
 /// Every family in f32: raw and by its template; all rows in one query, each in one of its own, and each
 /// response by itself, so that nothing is computed once for two.
 pub async fn in_f32(subject: &Subject) -> Vec<Check> {
+    of_families(|family| family_in_f32(subject, family)).await
+}
+
+async fn family_in_f32(subject: &Subject, family: &str) -> Vec<Check> {
     let mut checks = Vec::new();
-    for family in families::model_types() {
-        let folder = subject.family(family);
-        let asked = |format, together| {
-            let mut asked = Asked::of(&subject.device, folder.join("model"), format);
-            asked.dtype = ModelDtype::F32;
-            asked.together = together;
-            asked
-        };
-        for (format, name) in [(PromptFormat::Raw, "raw"), (PromptFormat::Chat, "chat")] {
-            let rows = rows_of(&folder, name);
-            assert_eq!(rows.len(), 10, "{family}");
-            for (together, packed) in [(true, "packed"), (false, "alone")] {
-                let (detail, of_bound) = asked(format, together).worst(&rows).await;
-                checks.push(Check {
-                    name: format!("{family}, f32, {name}, {packed}"),
-                    of_bound,
-                    detail,
-                });
-            }
+    let folder = subject.family(family);
+    let asked = |format, together| {
+        let mut asked = Asked::of(&subject.device, folder.join("model"), format);
+        asked.dtype = ModelDtype::F32;
+        asked.together = together;
+        asked
+    };
+    for (format, name) in [(PromptFormat::Raw, "raw"), (PromptFormat::Chat, "chat")] {
+        let rows = rows_of(&folder, name);
+        assert_eq!(rows.len(), 10, "{family}");
+        for (together, packed) in [(true, "packed"), (false, "alone")] {
+            let (detail, of_bound) = asked(format, together).worst(&rows).await;
+            checks.push(Check {
+                name: format!("{family}, f32, {name}, {packed}"),
+                of_bound,
+                detail,
+            });
         }
-        let rows = rows_of(&folder, "chat");
-        let from_embeddings = "ches_from_embeddings(response_embedding(prompt, chosen), \
-                               response_embedding(prompt, rejected))";
-        let asked = asked(PromptFormat::Chat, true);
-        let scores = asked.select(from_embeddings, &rows).await;
-        let mut check = Check {
-            name: format!("{family}, f32, embeddings"),
-            of_bound: 0.0,
-            detail: String::new(),
-        };
-        for (row, score) in rows.iter().zip(scores) {
-            let score = score.as_primitive::<Float64Type>().value(0);
-            let number = |field: &str| row[field].as_f64().unwrap();
-            let (ches, plus, minus) = (
-                number("ches"),
-                number("chosen_norm"),
-                number("rejected_norm"),
-            );
-            let of_bound = (score - ches).abs() / bound(ches, plus, minus);
-            if of_bound.is_nan() || of_bound > check.of_bound {
-                check.of_bound = of_bound;
-                check.detail = format!("{score}, the reference has {ches}");
-            }
-            if of_bound.is_nan() {
-                break;
-            }
-        }
-        checks.push(check);
     }
+    let rows = rows_of(&folder, "chat");
+    let from_embeddings = "ches_from_embeddings(response_embedding(prompt, chosen), \
+                               response_embedding(prompt, rejected))";
+    let asked = asked(PromptFormat::Chat, true);
+    let scores = asked.select(from_embeddings, &rows).await;
+    let mut check = Check {
+        name: format!("{family}, f32, embeddings"),
+        of_bound: 0.0,
+        detail: String::new(),
+    };
+    for (row, score) in rows.iter().zip(scores) {
+        let score = score.as_primitive::<Float64Type>().value(0);
+        let number = |field: &str| row[field].as_f64().unwrap();
+        let (ches, plus, minus) = (
+            number("ches"),
+            number("chosen_norm"),
+            number("rejected_norm"),
+        );
+        let of_bound = (score - ches).abs() / bound(ches, plus, minus);
+        if of_bound.is_nan() || of_bound > check.of_bound {
+            check.of_bound = of_bound;
+            check.detail = format!("{score}, the reference has {ches}");
+        }
+        if of_bound.is_nan() {
+            break;
+        }
+    }
+    checks.push(check);
     checks
 }
 
 /// In half precision a score is as near to the one in f32 as transformers' is: the median and the 95th
 /// percentile of the errors are at most 1.3 times as large, and the order stays.
 pub async fn in_half_precision(subject: &Subject) -> Vec<Check> {
+    of_families(|family| family_in_half_precision(subject, family)).await
+}
+
+async fn family_in_half_precision(subject: &Subject, family: &str) -> Vec<Check> {
     let number = |value: &Value| value.as_f64().unwrap();
     let mut checks = Vec::new();
-    for family in families::model_types() {
-        let folder = subject.family(family);
-        let rows = lines(&folder.join("half.jsonl"));
-        assert_eq!(rows.len(), 90, "{family}");
-        let exact: Vec<f64> = rows.iter().map(|row| number(&row["ches"])).collect();
-        for (dtype, name, golden) in [
-            (ModelDtype::Bf16, "bf16", "ches_bfloat16"),
-            (ModelDtype::F16, "f16", "ches_float16"),
-        ] {
-            let mut asked = Asked::of(&subject.device, folder.join("model"), PromptFormat::Raw);
-            asked.dtype = dtype;
-            let scores = asked.scores(&rows).await;
-            let ours = scores.iter().map(|scores| field(scores, 0, "ches"));
-            let ours: Vec<f64> = ours
-                .map(|score| score.as_f64().unwrap_or(f64::NAN))
-                .collect();
-            let theirs: Vec<f64> = rows.iter().map(|row| number(&row[golden])).collect();
-            // Relative to the products that the score is a difference of.
-            let errors = |scores: &[f64]| {
-                let error = |(row, score): (&Value, &f64)| {
-                    let [plus, minus] = ["chosen_norm", "rejected_norm"].map(|n| number(&row[n]));
-                    (score - number(&row["ches"])).abs() / (plus * (plus + minus))
-                };
-                let mut errors: Vec<f64> = rows.iter().zip(scores).map(error).collect();
-                errors.sort_by(f64::total_cmp);
-                [errors[45], errors[85]]
+    let folder = subject.family(family);
+    let rows = lines(&folder.join("half.jsonl"));
+    assert_eq!(rows.len(), 90, "{family}");
+    let exact: Vec<f64> = rows.iter().map(|row| number(&row["ches"])).collect();
+    for (dtype, name, golden) in [
+        (ModelDtype::Bf16, "bf16", "ches_bfloat16"),
+        (ModelDtype::F16, "f16", "ches_float16"),
+    ] {
+        let mut asked = Asked::of(&subject.device, folder.join("model"), PromptFormat::Raw);
+        asked.dtype = dtype;
+        let scores = asked.scores(&rows).await;
+        let ours = scores.iter().map(|scores| field(scores, 0, "ches"));
+        let ours: Vec<f64> = ours
+            .map(|score| score.as_f64().unwrap_or(f64::NAN))
+            .collect();
+        let theirs: Vec<f64> = rows.iter().map(|row| number(&row[golden])).collect();
+        // Relative to the products that the score is a difference of.
+        let errors = |scores: &[f64]| {
+            let error = |(row, score): (&Value, &f64)| {
+                let [plus, minus] = ["chosen_norm", "rejected_norm"].map(|n| number(&row[n]));
+                (score - number(&row["ches"])).abs() / (plus * (plus + minus))
             };
-            let [of_ours, of_theirs] = [errors(&ours), errors(&theirs)];
-            let order = spearman(&exact, &ours);
-            let is_whole = ours.iter().all(|score| score.is_finite());
-            let ratios = [of_ours[0] / of_theirs[0], of_ours[1] / of_theirs[1]];
-            let near = ratios[0].max(ratios[1]) / 1.3;
-            let of_bound = near.max((1.0 - order) / 1e-3);
-            checks.push(Check {
-                name: format!("{family}, {name}"),
-                of_bound: if is_whole { of_bound } else { f64::NAN },
-                detail: format!("{of_ours:?}, transformers {of_theirs:?}, rho {order:.5}"),
-            });
-        }
+            let mut errors: Vec<f64> = rows.iter().zip(scores).map(error).collect();
+            errors.sort_by(f64::total_cmp);
+            [errors[45], errors[85]]
+        };
+        let [of_ours, of_theirs] = [errors(&ours), errors(&theirs)];
+        let order = spearman(&exact, &ours);
+        let is_whole = ours.iter().all(|score| score.is_finite());
+        let ratios = [of_ours[0] / of_theirs[0], of_ours[1] / of_theirs[1]];
+        let near = ratios[0].max(ratios[1]) / 1.3;
+        let of_bound = near.max((1.0 - order) / 1e-3);
+        checks.push(Check {
+            name: format!("{family}, {name}"),
+            of_bound: if is_whole { of_bound } else { f64::NAN },
+            detail: format!("{of_ours:?}, transformers {of_theirs:?}, rho {order:.5}"),
+        });
     }
     checks
 }

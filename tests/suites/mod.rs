@@ -9,7 +9,11 @@ pub mod families;
 pub mod predictions;
 pub mod pressure;
 
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+
+use futures::FutureExt;
 
 use crate::support::root;
 
@@ -64,6 +68,34 @@ impl Check {
     pub fn passes(&self) -> bool {
         self.of_bound <= 1.0
     }
+}
+
+/// What a suite finds, or what it panics with.
+pub async fn caught<T>(suite: impl Future<Output = T>) -> Result<T, String> {
+    let caught = AssertUnwindSafe(suite).catch_unwind().await;
+    caught.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        text.unwrap_or("a panic").to_owned()
+    })
+}
+
+/// The checks of every family; one that panics is a check that does not pass, and the others go on.
+async fn of_families<F: Future<Output = Vec<Check>>>(
+    of_family: impl Fn(&'static str) -> F,
+) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for family in datafusion_ches::families::model_types() {
+        match caught(of_family(family)).await {
+            Ok(found) => checks.extend(found),
+            Err(panic) => checks.push(Check {
+                name: family.to_owned(),
+                of_bound: f64::NAN,
+                detail: panic,
+            }),
+        }
+    }
+    checks
 }
 
 /// Panics with the checks that do not pass.
