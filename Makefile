@@ -23,7 +23,7 @@ OPTIMISED := --config profile.dev.package.datafusion-ches.opt-level=3
 CHES := target/debug/ches
 GOLDENS := tests/goldens
 
-.PHONY: demo test full examples build model bench gpu-check validate goldens example-data lint embedder-tree msrv
+.PHONY: demo test full examples build model bench gpu-check validate goldens example-data format lint embedder-tree msrv
 
 demo: build
 	@model="$(MODEL)"; [ -n "$$model" ] || model=$$($(PYTHON) scripts/fetch_demo_model.py) && \
@@ -43,14 +43,17 @@ test:
 	$(CARGO) test $(FEATURES) --lib --bins --tests && $(CARGO) test $(FEATURES) --doc && \
 	$(PYTHON) scripts/test_wheel.py $(WHEEL_FEATURES)
 
-# What takes too long for every change: all rows of DATA, jobs that are killed more often, and the oldest Rust.
+# What takes too long for every change: all rows of DATA, jobs that are killed more often, what gpu_check does
+# without a card, the lints of rustdoc, and the oldest Rust.
 full:
 	CHES_TEST_FULL=1 $(MAKE) test EVERY=1
+	$(CARGO) build $(FEATURES) --example gpu_check && target/debug/examples/gpu_check --device cpu-tensors
+	$(MAKE) lint
 	$(MAKE) msrv
 
-# The examples that embed the plugin, with the demo model.
+# All examples compile; those that embed the plugin run, with the demo model.
 examples:
-	$(CARGO) build $(FEATURES) --example embed --example own_catalog --example delta_lake
+	$(CARGO) build $(FEATURES) --examples
 	@model=$$($(PYTHON) scripts/fetch_demo_model.py) || exit 1; set -ex; \
 	for example in embed own_catalog delta_lake; do "target/debug/examples/$$example" "$$model"; done
 
@@ -100,8 +103,10 @@ goldens:
 example-data: build
 	$(CHES) -q -f examples/data/build.sql
 
-lint: embedder-tree
+format:
 	$(CARGO) fmt --all --check
+
+lint: format embedder-tree
 	$(CARGO) clippy --workspace $(LINTED) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace $(LINTED) --lib --no-deps
 
