@@ -243,7 +243,7 @@ fn checked(decoder: Decoder) -> Result<Decoder, String> {
     let check = decoder.check_device()?;
     let (step, of_bound) = &check.worst;
     tracing::debug!(
-        "the device computes what the host does: {} steps in {:?}, {step} is furthest off, at {of_bound:.2} \
+        "the device computes what the host does: {} steps in {:?}, {step} is furthest off, at {of_bound:.1e} \
          of what is accepted",
         check.steps,
         began.elapsed()

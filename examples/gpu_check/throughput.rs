@@ -133,12 +133,11 @@ pub async fn whole_query(
     let what = format!("{}, {gigabytes:.1} GB", shape.name);
     report.figure("c", &key("opening_seconds"), &what, opening, &said);
     let (warm, _) = seconds(&ches, &few, "ches").await?;
-    let rate = tokens(few.len()) as f64 / warm;
     let count = (few.len() as f64 * SECONDS / warm) as usize;
     let pairs = pairs(count.clamp(64, 100_000), shape.vocab);
     let (seconds, batches) = seconds(&ches, &pairs, "ches").await?;
     let computed = tokens(pairs.len());
-    let rate = rate.max(computed as f64 / seconds);
+    let rate = computed as f64 / seconds;
     let of_peak = rate * shape.operations() / on.peak;
     let said = format!(
         "{rate:.0} tokens/s, {:.1} pairs/s, {:.1} % of the matmul peak",
