@@ -23,55 +23,26 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-mod accounting;
-mod budget;
-mod chat_template;
-#[cfg(all(feature = "cuda", unix))]
-mod cuda_libraries;
 pub mod decoder;
-mod device;
 mod engine;
-mod error;
-pub mod families;
-mod format;
-mod from_settings;
-pub mod gguf;
-mod gguf_tokenizer;
-#[cfg(feature = "remote")]
-pub mod hub;
-mod jinja;
-mod mapped_file;
-mod memo;
-mod memory;
-mod model;
-pub mod model_directory;
-mod observer;
-mod open_models;
-mod packing;
-mod places;
+mod files;
+mod models;
 mod plugin;
-mod run;
-mod scheduler;
-mod score;
-mod score_cache;
-mod scorer;
-mod sequence;
-mod small_file;
-mod special_tokens;
-mod stores;
-pub mod tables;
-mod tokenizer;
-mod tokenizer_class;
-mod tokenizer_files;
-mod weights;
+mod scoring;
+mod texts;
 
 pub use ches_udfs;
 pub use ches_udfs::{ChesSettings, ModelDtype, OnError, PromptFormat};
-pub use device::open as devices;
-pub use error::ModelError;
-pub use observer::Observer;
+pub use engine::device::open as devices;
+pub use files::error::ModelError;
+#[cfg(feature = "remote")]
+pub use files::hub;
+pub use files::weights::Target;
+pub use files::{gguf, model_directory, tables};
+pub use models::families;
 pub use plugin::{Ches, register};
-pub use score_cache::compact::{Compacted, compact as compact_cache};
-pub use score_cache::flush as flush_cache;
-pub use scorer::{EncodedPair, ModelScorer};
-pub use weights::Target;
+pub use scoring::encoded_pair::EncodedPair;
+pub use scoring::observer::Observer;
+pub use scoring::score_cache::compact::{Compacted, compact as compact_cache};
+pub use scoring::score_cache::flush as flush_cache;
+pub use scoring::scorer::ModelScorer;

@@ -6,7 +6,7 @@ use ches_udfs::{ChesSettings, ModelDtype, OnError, PromptFormat, Scorer};
 use datafusion::error::Result;
 use datafusion::prelude::SessionContext;
 
-use crate::scorer::ModelScorer;
+use crate::scoring::scorer::ModelScorer;
 
 /// Adds the CHES functions and the `ches.*` settings to a session. The model and everything
 /// else then come from `SET ches.<key> = …`.

@@ -202,10 +202,7 @@ fn pass(vocab: usize) -> PackedBatch {
 pub fn steps(report: &mut Report, shape: &Shape, folder: &Path, on: &On) -> Fallible<()> {
     let directory = ModelDirectory::open(&folder.join(shape.name))?;
     let config = families::config_from_hub(&directory)?;
-    let target = Target {
-        device: on.device.clone(),
-        dtype: on.dtype,
-    };
+    let target = Target::new(on.device.clone(), on.dtype);
     let weights = families::weights_from_hub(&directory, &config, &target)?;
     let decoder = Decoder::new(config, weights, on.device.clone()).by_tensors();
     let began = Instant::now();

@@ -10,7 +10,6 @@ use std::ops::Range;
 use candle_core::{Result, bail};
 
 use super::gradient_steps::{GradientSteps, PairRows, Products};
-use super::simulation::Simulation;
 use super::trace::{BlockTrace, Trace};
 use super::{Block, Decoder, Linear, PackedBatch, Prediction};
 
@@ -79,16 +78,16 @@ struct Moves<R> {
 }
 
 /// Some of a batch's predictions, made together. Rows are the responses' positions that have targets.
-struct Tile<'a> {
+pub(super) struct Tile<'a> {
     predictions: &'a [Prediction],
-    pairs: Vec<PairRows>,
+    pub pairs: Vec<PairRows>,
     /// The rows in the trace.
-    rows: Vec<u32>,
+    pub rows: Vec<u32>,
     targets: Vec<u32>,
 }
 
 impl<'a> Tile<'a> {
-    fn new<R>(batch: &PackedBatch, trace: &Trace<R>, predictions: &'a [Prediction]) -> Self {
+    pub fn new<R>(batch: &PackedBatch, trace: &Trace<R>, predictions: &'a [Prediction]) -> Self {
         let (mut pairs, mut tokens, mut targets) = (vec![], vec![], vec![]);
         for prediction in predictions {
             let [chosen, rejected] = [prediction.chosen, prediction.rejected].map(|read| {
@@ -123,64 +122,15 @@ impl<'a> Tile<'a> {
 }
 
 /// What the last block says of a tile.
-struct LastBlock<R> {
-    displacements: Vec<Displacement>,
-    kept: BlockTrace<R>,
-    gradients: BlockGradients<R>,
+pub(super) struct LastBlock<R> {
+    pub displacements: Vec<Displacement>,
+    pub kept: BlockTrace<R>,
+    pub gradients: BlockGradients<R>,
 }
 
 impl Decoder {
-    /// The predictions of a batch, in order.
-    pub(super) fn predict<S: GradientSteps>(
-        &self,
-        steps: &S,
-        batch: &PackedBatch,
-        trace: &Trace<S::Rows>,
-        unembedding: &Linear,
-    ) -> Result<Vec<(Displacement, Option<Simulation>)>> {
-        let steps = &steps.exact();
-        let rows_of = |prediction: &Prediction| {
-            let reads = [prediction.chosen, prediction.rejected];
-            let targets = reads.map(|read| batch.reads[read].targets.len());
-            targets.iter().sum::<usize>()
-        };
-        let mut predicted = Vec::with_capacity(batch.predictions.len());
-        let mut rest = &batch.predictions[..];
-        while !rest.is_empty() {
-            let mut rows = 0;
-            let fits = |prediction: &&Prediction| {
-                rows += rows_of(prediction);
-                rows <= self.config.mlp_rows()
-            };
-            let (now, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
-            rest = later;
-            let tile = Tile::new(batch, trace, now);
-            let last = self.last_block(steps, &tile, trace, unembedding)?;
-            let displacements = last.displacements.iter().zip(now).zip(&tile.pairs);
-            for ((displacement, prediction), pair) in displacements {
-                let simulation = match &prediction.alone {
-                    None => None,
-                    Some(_) if prediction.is_same => Some(Simulation::none(displacement)),
-                    Some(alone) => {
-                        let (kept, gradients) = (&last.kept, &last.gradients);
-                        let signs = self.signs(steps, trace, &tile.rows, pair, kept, gradients)?;
-                        Some(self.simulate(
-                            steps,
-                            trace,
-                            alone,
-                            displacement,
-                            &signs,
-                            unembedding,
-                        )?)
-                    }
-                };
-                predicted.push((displacement.clone(), simulation));
-            }
-        }
-        Ok(predicted)
-    }
-
-    fn last_block<S: GradientSteps>(
+    /// What the last block says of a tile.
+    pub(super) fn last_block<S: GradientSteps>(
         &self,
         steps: &S,
         tile: &Tile,

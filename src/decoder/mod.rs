@@ -11,6 +11,7 @@ mod cpu;
 mod device_check;
 mod displacement;
 mod gradient_steps;
+mod predictions;
 mod rope;
 mod simulation;
 mod steps;

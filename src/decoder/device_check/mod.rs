@@ -7,7 +7,7 @@
 mod kernels;
 mod times;
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 pub use kernels::{AttentionShape, attend_on};
 pub use times::StepTimes;
@@ -35,9 +35,6 @@ pub struct DeviceCheck {
     pub worst: (String, f64),
 }
 
-/// A comparison that fails.
-type Refusal = String;
-
 impl Decoder {
     /// Computes the first block of each kind of attention on the device and, from what went into each
     /// step, that step on the host in f32: attention by every kernel that fits, of linear maps some
@@ -45,7 +42,7 @@ impl Decoder {
     ///
     /// # Errors
     /// With the step that differs, and by how much.
-    pub fn check_device(&self) -> std::result::Result<DeviceCheck, Refusal> {
+    pub fn check_device(&self) -> Result<DeviceCheck> {
         let batch = self.check_batch();
         let pattern = |steps: &Tensors| {
             let all: Vec<_> = batch.segments.iter().map(|s| s.own.clone()).collect();
@@ -59,16 +56,9 @@ impl Decoder {
         &self,
         batch: &PackedBatch,
         pattern: impl FnOnce(&Tensors) -> Result<AttentionPattern>,
-    ) -> std::result::Result<DeviceCheck, Refusal> {
-        let failed = |error: candle_core::Error| {
-            format!(
-                "{}: {}",
-                self.where_it_computes(),
-                crate::error::said(&error)
-            )
-        };
+    ) -> Result<DeviceCheck> {
         let steps = self.tensors();
-        let pattern = pattern(&steps).map_err(failed)?;
+        let pattern = pattern(&steps)?;
         let mut seen: Vec<&LayerConfig> = Vec::new();
         let mut found = DeviceCheck {
             steps: 0,
@@ -81,7 +71,7 @@ impl Decoder {
             }
             seen.push(layer);
             let compared = self.compared(&steps, batch, &pattern, block, layer);
-            for Compared { step, apart, bound } in compared.map_err(failed)? {
+            for Compared { step, apart, bound } in compared? {
                 let name = format!("{step} of block {}", number + 1);
                 // What is no number is never near.
                 let lengths = batch.segments.iter().map(|segment| segment.own.len());
@@ -90,11 +80,11 @@ impl Decoder {
                         let kind = layer.sliding_window.map_or_else(String::new, |window| {
                             format!(" (a window of {window} tokens)")
                         });
-                        return Err(format!(
+                        bail!(
                             "{}: {name}{kind} is not what the host computes: for a sequence of {length} \
                              tokens {apart:.2e} of it is off, and {bound:.0e} would be rounding",
                             self.where_it_computes()
-                        ));
+                        );
                     }
                     let of_bound = apart / bound;
                     if found.steps == 0 || of_bound > found.worst.1 {
@@ -511,7 +501,7 @@ mod tests {
             sequence_tokens: batch.tokens.len(),
         };
         let wrong = |steps: &Tensors| steps.pattern(&[whole.clone()], &[whole.own.clone()]);
-        let refusal = decoder.check_blocks(&batch, wrong).unwrap_err();
+        let refusal = decoder.check_blocks(&batch, wrong).unwrap_err().to_string();
         let said = "cpu in bf16: attention of block 1 is not what the host computes: for a sequence of 127";
         assert!(refusal.starts_with(said), "{refusal}");
     }
@@ -521,7 +511,7 @@ mod tests {
         let mut decoder = decoder(DType::F32);
         let inner = Tensor::full(f32::NAN, (48, 80), &Device::Cpu).unwrap();
         decoder.weights.blocks[1].down = Linear::plain(inner);
-        let refusal = decoder.check_device().unwrap_err();
+        let refusal = decoder.check_device().unwrap_err().to_string();
         let said = "cpu in f32: the MLP's second projection of block 2 (a window of 64 tokens)";
         assert!(refusal.starts_with(said), "{refusal}");
     }

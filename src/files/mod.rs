@@ -1,0 +1,18 @@
+//! Files. In come places of models and of data, out come their bytes, tensors, descriptions and tables: nothing
+//! here knows what a model computes.
+
+pub mod error;
+pub mod gguf;
+#[cfg(feature = "remote")]
+pub mod hub;
+pub(crate) mod mapped_file;
+pub(crate) mod memory;
+pub mod model_directory;
+pub(crate) mod places;
+mod small_file;
+pub(crate) mod special_tokens;
+pub(crate) mod stores;
+pub mod tables;
+pub(crate) mod tokenizer_class;
+pub(crate) mod tokenizer_files;
+pub mod weights;
