@@ -31,7 +31,7 @@ fn pairs(count: usize, more: usize) -> RecordBatch {
 
 fn ches(subject: &Subject) -> Ches {
     Ches::new()
-        .with_model(&subject.model("llama"))
+        .with_model(subject.model("llama"))
         .with_prompt_format(PromptFormat::Raw)
         .with_memo_bytes(0)
         .with_device(&subject.device)

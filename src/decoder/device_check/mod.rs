@@ -413,6 +413,8 @@ fn apart(lengths: &[usize], device: &[f32], host: &[f32]) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use candle_nn::Activation;
 
     use super::*;
@@ -500,7 +502,7 @@ mod tests {
             context: Vec::new(),
             sequence_tokens: batch.tokens.len(),
         };
-        let wrong = |steps: &Tensors| steps.pattern(&[whole.clone()], &[whole.own.clone()]);
+        let wrong = |steps: &Tensors| steps.pattern(from_ref(&whole), from_ref(&whole.own));
         let refusal = decoder.check_blocks(&batch, wrong).unwrap_err().to_string();
         let said = "cpu in bf16: attention of block 1 is not what the host computes: for a sequence of 127";
         assert!(refusal.starts_with(said), "{refusal}");
