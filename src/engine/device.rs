@@ -90,6 +90,7 @@ mod cuda {
     use candle_core::Device;
     use candle_core::cuda_backend::cudarc::driver::CudaContext;
 
+    #[cfg(unix)]
     use crate::engine::cuda_libraries;
 
     /// The number of GPUs.
@@ -101,6 +102,7 @@ mod cuda {
 
     pub fn open(ordinal: usize) -> Result<Device, String> {
         let device = with_driver(|| {
+            #[cfg(unix)]
             cuda_libraries::load()?;
             Ok::<_, String>(Device::new_cuda(ordinal))
         })??;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Device};
+use candle_core::DType;
 use datafusion_ches::decoder::{AttentionKernel, AttentionShape, Segment, attend_on};
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -264,10 +264,9 @@ fn accepted(kernel: AttentionKernel, dtype: DType) -> f64 {
 
 /// Lengths, windows, caps, shared prefixes, widths and numbers of heads, in every type.
 pub fn against_its_definition(subject: &Subject) -> Vec<Check> {
-    let device = match subject.device.starts_with("cuda") {
-        true => Device::new_cuda(0).expect("a CUDA device"),
-        false => Device::Cpu,
-    };
+    let device = datafusion_ches::devices(&subject.device)
+        .unwrap()
+        .swap_remove(0);
     let mut checks = Vec::new();
     for case in cases() {
         for (dtype, name) in [

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::Float64Type;
 use datafusion::prelude::SessionContext;
@@ -14,10 +14,10 @@ use datafusion_ches::{Ches, OnError, PromptFormat, families};
 use super::families::{Asked, rows_of};
 use super::{Check, Subject};
 
-/// So many pairs; each has so many more words in its prompt than the one before it.
-fn pairs(count: usize, more: usize) -> RecordBatch {
+/// So many pairs, whose prompts have so many words each.
+fn pairs(count: usize, words: impl Fn(usize) -> usize) -> RecordBatch {
     let prompt =
-        |row: usize| (0..row * more + 3).map(move |word| format!("w{} ", word * (row + 7) % 50));
+        |row: usize| (0..words(row)).map(move |word| format!("w{} ", word * (row + 7) % 50));
     let texts = |text: &dyn Fn(usize) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values((0..count).map(text)))
     };
@@ -81,7 +81,7 @@ fn apart(a: &[Option<f64>], b: &[Option<f64>]) -> f64 {
 /// by name.
 pub async fn memory_limit(subject: &Subject) -> Check {
     let name = "ches.memory_limit";
-    let pairs = pairs(24, 7);
+    let pairs = pairs(24, |row| 3 + 7 * row);
     let ches = ches(subject).with_on_error(OnError::Null);
     let free = scores(&ches, &pairs).await;
     let directory = ModelDirectory::open(subject.model("llama").as_ref()).unwrap();
@@ -120,16 +120,16 @@ pub async fn memory_limit(subject: &Subject) -> Check {
 pub async fn cancellation(subject: &Subject) -> Check {
     const PATIENCE: f64 = 5.0;
     let ches = ches(subject);
-    let few = pairs(1, 1);
+    let few = pairs(1, |_| 3);
     scores(&ches, &few).await;
-    let many = pairs(1500, 1);
+    let many = pairs(3000, |row| 3 + row % 150);
     let query = tokio::spawn({
         let ches = ches.clone();
         async move { scores(&ches, &many).await }
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
     query.abort();
-    let is_dropped = query.await.is_err();
+    let is_dropped = query.await.is_err_and(|error| error.is_cancelled());
     let began = Instant::now();
     scores(&ches, &few).await;
     let seconds = began.elapsed().as_secs_f64();
@@ -173,11 +173,14 @@ pub async fn at_once(subject: &Subject) -> Check {
 /// A batch that the device has no memory for is computed in parts. None where there is no GPU.
 pub async fn out_of_memory(subject: &Subject) -> Option<Check> {
     const BLOCK: usize = 64 << 20;
-    let device = Device::new_cuda(0)
-        .ok()
-        .filter(|_| subject.device.starts_with("cuda"))?;
+    if !subject.device.starts_with("cuda") {
+        return None;
+    }
+    let device = datafusion_ches::devices(&subject.device)
+        .ok()?
+        .swap_remove(0);
     let name = "a batch that does not fit";
-    let pairs = pairs(1500, 1);
+    let pairs = pairs(1500, |row| 3 + row % 150);
     let ches = ches(subject).with_batch_tokens(1 << 20);
     let free: Vec<_> = scores(&ches, &pairs)
         .await
@@ -199,9 +202,9 @@ pub async fn out_of_memory(subject: &Subject) -> Option<Check> {
 
 /// One query on two devices. None where there are not two.
 pub async fn two_devices(subject: &Subject) -> Option<Check> {
-    Device::new_cuda(1)
-        .ok()
-        .filter(|_| subject.device.starts_with("cuda"))?;
+    if !subject.device.starts_with("cuda") || datafusion_ches::devices("cuda:0,1").is_err() {
+        return None;
+    }
     let folder = subject.family("llama").join("model");
     let rows = rows_of(&subject.family("llama"), "raw");
     let asked = Asked::of("cuda:0,1", folder, PromptFormat::Raw);
