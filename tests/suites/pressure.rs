@@ -81,7 +81,7 @@ fn apart(a: &[Option<f64>], b: &[Option<f64>]) -> f64 {
 /// by name.
 pub async fn memory_limit(subject: &Subject) -> Check {
     let name = "ches.memory_limit";
-    let pairs = pairs(24, |row| 3 + 7 * row);
+    let pairs = pairs(24, |row| 3 + 5 * row);
     let ches = ches(subject).with_on_error(OnError::Null);
     let free = scores(&ches, &pairs).await;
     let directory = ModelDirectory::open(subject.model("llama").as_ref()).unwrap();
