@@ -5,6 +5,7 @@ builds with it (CUDA_BUILD, called as `cargo build --release` is). Of the FlashA
 takes minutes to compile, only those are built that FLASH_HEAD_DIMS names (widths of heads).
 """
 
+import hashlib
 import os
 import pathlib
 import re
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 
 from fetch_demo_model import cache_folder
 
@@ -39,6 +41,8 @@ def main():
     if shutil.which("nvcc"):
         build = ["cargo", "build", "--release", "--target-dir", ROOT / "target/cuda"]
         patches.append(f"patch.crates-io.cudarc.path='{cudarc()}'")
+        libraries = [str(static_runtime()), os.environ.get("LIBRARY_PATH")]
+        environment["LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
         built = ROOT / "target/cuda"
     elif tool:
         build = [tool]
@@ -60,16 +64,22 @@ def main():
 def source_of(crate):
     home = pathlib.Path(os.environ.get("CARGO_HOME", pathlib.Path.home() / ".cargo"))
     version = re.search(rf'name = "{crate}"\nversion = "(.*)"', (ROOT / "Cargo.lock").read_text())[1]
-    (source,) = home.glob(f"registry/src/*/{crate}-{version}")
-    return source
+    return next(home.glob(f"registry/src/*/{crate}-{version}"))
 
 
-def copied(crate):
-    """A copy of a crate's source, to be changed."""
-    copy = WORK / crate
+def changed(crate, made_of, change):
+    """A copy of a crate's source, changed. It stays as it is while nothing that it is made of changes, since
+    cargo compiles what has a new date again."""
+    source, copy, marker = source_of(crate), WORK / crate, WORK / f"{crate}-of"
+    made_of = f"{source.name} {made_of} {hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()}"
+    if copy.exists() and marker.exists() and marker.read_text() == made_of:
+        return copy
+    marker.unlink(missing_ok=True)
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(source_of(crate), copy)
+    shutil.copytree(source, copy)
     (copy / "Cargo.lock").unlink(missing_ok=True)
+    change(copy)
+    marker.write_text(made_of)
     return copy
 
 
@@ -77,34 +87,52 @@ def replace(file, old, new):
     text = file.read_text()
     if old not in text:
         sys.exit(f"{file} has changed: no {old!r}")
-    # What is not changed is not compiled again.
     file.write_text(text.replace(old, new))
 
 
 def cudarc():
     """cudarc that loads CUDA's libraries while it runs, and not when the program starts."""
-    copy = copied("cudarc")
-    replace(
-        copy / "build.rs",
-        "    dynamic_linking(major, minor);",
-        '    println!("cargo:rustc-cfg=feature=\\"dynamic-loading\\"");',
+    return changed(
+        "cudarc",
+        "",
+        lambda copy: replace(
+            copy / "build.rs",
+            "    dynamic_linking(major, minor);",
+            '    println!("cargo:rustc-cfg=feature=\\"dynamic-loading\\"");',
+        ),
     )
-    return copy
+
+
+def static_runtime():
+    """A folder where the linker finds CUDA's static runtime for `-lcudart`, so that none is needed to start."""
+    toolkit = pathlib.Path(shutil.which("nvcc")).resolve().parent.parent
+    static = next(toolkit.glob("**/libcudart_static.a"), None)
+    if static is None:
+        sys.exit(f"no libcudart_static.a under {toolkit}")
+    folder = WORK / "runtime"
+    folder.mkdir(exist_ok=True)
+    (folder / "libcudart.so").write_text(f"INPUT ( {static} -lpthread -ldl -lrt )\n")
+    return folder
+
+
+def cutlass():
+    """CUTLASS's headers, from PyPI: candle-flash-attn would clone them from GitHub."""
+    headers = WORK / CUTLASS
+    if not headers.exists():
+        with tempfile.TemporaryDirectory(dir=WORK) as folder:
+            pip = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--target"]
+            subprocess.run([*pip, f"{folder}/headers", CUTLASS], check=True)
+            os.rename(f"{folder}/headers", headers)
+    return next(headers.glob("**/source/include"))
 
 
 def flash_attention(widths):
-    """candle-flash-attn with the kernels of these widths, and with CUTLASS from PyPI. A marker keeps it as
-    it is while nothing changes, since its kernels take long."""
-    copy, marker = WORK / "candle-flash-attn", WORK / "flash-attention-of"
-    made_of = f"{source_of('candle-flash-attn')} {widths} {CUTLASS}"
-    if marker.exists() and marker.read_text() == made_of:
-        return copy
-    headers = WORK / "cutlass"
-    if not headers.exists():
-        pip = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--target"]
-        subprocess.run([*pip, headers, CUTLASS], check=True)
-    (include,) = headers.glob("**/source/include")
-    copied("candle-flash-attn")
+    """candle-flash-attn with the kernels of these widths."""
+    include = cutlass()
+    return changed("candle-flash-attn", f"{widths} {CUTLASS}", lambda copy: keep_kernels(copy, widths, include))
+
+
+def keep_kernels(copy, widths, include):
     kernels = {"kernels/flash_api.cu"}
     missing = ['#include <cstdio>', '#include <cstdlib>', '#include "flash.h"', '#include "cutlass/numeric_types.h"']
     for file in sorted((copy / "kernels").glob("flash_fwd_*.cu")):
@@ -136,8 +164,6 @@ def flash_attention(widths):
     options = "".join(f'.arg("-D{option}")' for option in options)
     replace(build, ".with_cutlass(Some(CUTLASS_COMMIT))", f'{options}.arg("-I{include}")')
     replace(build, 'const CUTLASS_COMMIT: &str = "', '#[allow(dead_code)]\nconst CUTLASS_COMMIT: &str = "')
-    marker.write_text(made_of)
-    return copy
 
 
 def assemble(program):
