@@ -5,7 +5,8 @@ usage: gpu_with_transformers.py FOLDER/SHAPE TOKENS_PER_SECOND_OF_CHES
 bf16. The paper's way (eager attention, one sequence at a time, hidden states of every layer, logits)
 on the first pairs only; at its best (sdpa, sorted by length, no logits) with the batch size that is fastest on
 some of them. Tokens are counted once a pair for its prompt, as those of `ches` are. Prints one line of
-JSON for each, with the largest and median relative difference of scores, and the ratio of speeds.
+JSON for each, with how many pairs it took, the largest and median relative difference of scores, and the ratio of
+speeds, which for `ches` is that of all pairs.
 """
 
 import json
@@ -67,6 +68,7 @@ def report(name, found, rate, ours, our_rate):
     errors = sorted(abs(a - b) / abs(b) for a, b in zip(found, ours))
     line = {
         "way": name,
+        "pairs": len(found),
         "tokens_per_second": rate,
         "ches_over_this": our_rate / rate,
         "median_difference": errors[len(errors) // 2],
@@ -91,6 +93,8 @@ def main(folder, our_rate):
             rates[batch_size] = timed(lambda pairs: best(model, pairs, batch_size), pairs[:TRIED_PAIRS])[1]  # noqa: B023
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
+    if not rates:
+        sys.exit("no memory for batches of 8")
     fastest = max(rates, key=rates.get)
     found, rate = timed(lambda pairs: best(model, pairs, fastest), pairs[:BEST_PAIRS])
     report(f"at its best, batches of {fastest}", found, max(rate, rates[fastest]), ours, our_rate)

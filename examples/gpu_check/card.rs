@@ -17,13 +17,11 @@ pub fn look(report: &mut Report, name: &str) -> Fallible<(Device, DType, f64)> {
     let (device, dtype) = match name.starts_with("cuda") {
         true => (cuda(report, name)?, DType::BF16),
         false => {
-            report.figure(
-                "a",
-                "card",
-                "card",
-                "none",
-                "none: the CPU, by the steps of a GPU",
-            );
+            let said = match name {
+                "cpu-tensors" => "none: the CPU, by the steps of a GPU",
+                _ => "none: the CPU",
+            };
+            report.figure("a", "card", "card", "none", said);
             (Device::Cpu, DType::F32)
         }
     };

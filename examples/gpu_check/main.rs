@@ -1,6 +1,7 @@
 //! All that there is to know about a card, in one run of under nine minutes: what it is, whether it gives
 //! the right numbers, how fast it is, and how it bears little memory. Prints a table in Markdown as it goes and
-//! one line of JSON at last; ends with 0 if nothing failed, 1 if something did, 2 if it could not begin.
+//! one line of JSON at last; ends with 0 if nothing failed, 1 if something did, 2 if it could not begin, 3 if
+//! nothing failed and time ran out before the end.
 //!
 //! ```text
 //! gpu_check [--device cuda | cpu-tensors] [--goldens FOLDER] [--work FOLDER] [--shapes NAME,…]
@@ -23,7 +24,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use report::Report;
+use report::{Outcome, Report};
 use shapes::{SHAPES, Shape};
 use suites::{Check, Subject, caught};
 use throughput::On;
@@ -37,6 +38,8 @@ struct Arguments {
     device: String,
     goldens: PathBuf,
     work: PathBuf,
+    /// Whether models may stay there.
+    keeps_work: bool,
     script: PathBuf,
     shapes: Vec<&'static Shape>,
 }
@@ -59,7 +62,8 @@ impl Arguments {
         let mut read = Self {
             device: "cuda".into(),
             goldens: either("goldens", "tests/goldens"),
-            work: std::env::temp_dir().join("ches-gpu-check"),
+            work: std::env::temp_dir().join(format!("ches-gpu-check-{}", std::process::id())),
+            keeps_work: false,
             script: either("gpu_with_transformers.py", "bench/gpu_with_transformers.py"),
             shapes: Vec::new(),
         };
@@ -70,7 +74,10 @@ impl Arguments {
             match name.as_str() {
                 "--device" => read.device = value()?,
                 "--goldens" => read.goldens = value()?.into(),
-                "--work" => read.work = value()?.into(),
+                "--work" => {
+                    read.work = value()?.into();
+                    read.keeps_work = true;
+                }
                 "--shapes" => names = Some(value()?),
                 _ => {
                     return Err(format!(
@@ -103,8 +110,9 @@ impl Arguments {
 #[tokio::main(flavor = "multi_thread")]
 async fn main() -> ExitCode {
     match run().await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(Outcome::Passed) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::FAILURE,
+        Ok(Outcome::Late) => ExitCode::from(3),
         Err(error) => {
             eprintln!("gpu_check: {error}");
             ExitCode::from(2)
@@ -112,12 +120,20 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run() -> Fallible<bool> {
+async fn run() -> Fallible<Outcome> {
     let arguments = Arguments::read()?;
     if !arguments.goldens.join("families").is_dir() {
         return Err(format!("no goldens in {}", arguments.goldens.display()).into());
     }
     std::fs::create_dir_all(&arguments.work)?;
+    let outcome = look(&arguments).await;
+    if !arguments.keeps_work {
+        std::fs::remove_dir_all(&arguments.work)?;
+    }
+    outcome
+}
+
+async fn look(arguments: &Arguments) -> Fallible<Outcome> {
     let mut report = Report::new();
     let (device, dtype, peak) = card::look(&mut report, &arguments.device)?;
     let on = On {
@@ -143,15 +159,21 @@ async fn run() -> Fallible<bool> {
             Ok(rate) => rates.push((shape, rate)),
             Err(error) => report.fail("c", &what, &error.to_string()),
         }
+        let what = format!("steps of {}", shape.name);
+        if is_late(&mut report, "c", &what) {
+            continue;
+        }
         if let Err(error) = throughput::steps(&mut report, shape, &arguments.work, &on) {
-            report.fail("c", &format!("steps of {}", shape.name), &error.to_string());
+            report.fail("c", &what, &error.to_string());
         }
     }
 
     if !is_late(&mut report, "d", "predictions") {
         let checks = caught(suites::predictions::of_every_family(&subject)).await;
         record(&mut report, "d", "predictions of the families", checks);
-        if let Some((shape, _)) = rates.last() {
+        if let Some((shape, _)) = rates.last()
+            && !is_late(&mut report, "d", "what predictions cost")
+        {
             let priced = throughput::predictions(&mut report, shape, &arguments.work, &on).await;
             if let Err(error) = priced {
                 report.fail("d", "what predictions cost", &error.to_string());
@@ -165,7 +187,10 @@ async fn run() -> Fallible<bool> {
     {
         let patience = Duration::from_secs(530).saturating_sub(report.elapsed());
         let model = arguments.work.join(shape.name);
-        transformers::beside(&mut report, &arguments.script, &model, *rate, patience)?;
+        let found = transformers::beside(&mut report, &arguments.script, &model, *rate, patience);
+        if let Err(error) = found {
+            report.fail("f", "transformers", &error.to_string());
+        }
     }
     Ok(report.finish())
 }
@@ -173,7 +198,7 @@ async fn run() -> Fallible<bool> {
 fn is_late(report: &mut Report, part: &str, what: &str) -> bool {
     let is_late = report.elapsed() > LATEST;
     if is_late {
-        report.skip(part, what, "out of time");
+        report.late(part, what);
     }
     is_late
 }
@@ -182,8 +207,13 @@ fn is_late(report: &mut Report, part: &str, what: &str) -> bool {
 async fn parity(report: &mut Report, subject: &Subject) {
     let checks = caught(suites::families::in_f32(subject)).await;
     record(report, "b", "families in f32", checks);
-    let checks = caught(suites::families::in_half_precision(subject)).await;
-    record(report, "b", "families in bf16 and f16", checks);
+    if !is_late(report, "b", "families in bf16 and f16") {
+        let checks = caught(suites::families::in_half_precision(subject)).await;
+        record(report, "b", "families in bf16 and f16", checks);
+    }
+    if is_late(report, "b", "attention against its definition") {
+        return;
+    }
     let checks = caught(async { suites::attention::against_its_definition(subject) }).await;
     for kernel in ["flash", "plain"] {
         let of_kernel = checks.as_ref().map_err(Clone::clone).map(|checks| {

@@ -12,17 +12,30 @@ pub struct Report {
     began: Instant,
     failed: Vec<String>,
     skipped: Vec<String>,
+    late: Vec<String>,
     figures: Map<String, Value>,
+}
+
+/// What the run came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// What could be run was, and holds.
+    Passed,
+    /// Something does not hold.
+    Failed,
+    /// What was run holds; for the rest there was no time.
+    Late,
 }
 
 impl Report {
     /// Prints the table's head.
     pub fn new() -> Self {
-        println!("| part | what | result |\n|---|---|---|");
+        say("| part | what | result |\n|---|---|---|");
         Self {
             began: Instant::now(),
             failed: Vec::new(),
             skipped: Vec::new(),
+            late: Vec::new(),
             figures: Map::new(),
         }
     }
@@ -33,9 +46,8 @@ impl Report {
     }
 
     fn line(&self, part: &str, what: &str, result: &str) {
-        println!("| {part} | {what} | {} |", result.replace('\n', " "));
-        // Whoever cuts the run short still has what is known.
-        let _ = std::io::stdout().flush();
+        let cell = |text: &str| text.replace('\n', " ").replace('|', "\\|");
+        say(&format!("| {part} | {} | {} |", cell(what), cell(result)));
     }
 
     /// A line of the table, and in the JSON under `key`.
@@ -61,6 +73,12 @@ impl Report {
     pub fn skip(&mut self, part: &str, what: &str, why: &str) {
         self.line(part, what, &format!("not run: {why}"));
         self.skipped.push(format!("{what}: {why}"));
+    }
+
+    /// Something that there was no time for.
+    pub fn late(&mut self, part: &str, what: &str) {
+        self.line(part, what, "not run: out of time");
+        self.late.push(what.into());
     }
 
     /// A line for comparisons of one kind, and one for each that fails.
@@ -94,14 +112,26 @@ impl Report {
         }
     }
 
-    /// Prints the JSON; tells whether nothing failed.
-    pub fn finish(self) -> bool {
-        let is_whole = self.failed.is_empty();
+    /// Prints the JSON; tells what the run came to.
+    pub fn finish(self) -> Outcome {
+        let outcome = match (self.failed.is_empty(), self.late.is_empty()) {
+            (true, true) => Outcome::Passed,
+            (true, false) => Outcome::Late,
+            (false, _) => Outcome::Failed,
+        };
         let json = json!({
-            "passed": is_whole, "failed": self.failed, "not_run": self.skipped,
-            "seconds": self.began.elapsed().as_secs_f64().round(), "figures": self.figures,
+            "passed": outcome == Outcome::Passed, "failed": self.failed, "not_run": self.skipped,
+            "out_of_time": self.late, "seconds": self.began.elapsed().as_secs_f64().round(),
+            "figures": self.figures,
         });
-        println!("\n{json}");
-        is_whole
+        say(&format!("\n{json}"));
+        outcome
     }
+}
+
+/// Prints lines at once: whoever cuts the run short still has what is known, and whoever stops reading does not
+/// stop it.
+fn say(lines: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{lines}").and_then(|()| out.flush());
 }

@@ -18,6 +18,7 @@ pub fn beside(
     rate: f64,
     patience: Duration,
 ) -> Fallible<()> {
+    let began = Instant::now();
     let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
     let has_torch = Command::new(&python)
         .args([
@@ -34,7 +35,6 @@ pub fn beside(
         );
         return Ok(());
     }
-    let began = Instant::now();
     let mut child = Command::new(&python)
         .arg(script)
         .arg(model)
@@ -68,7 +68,7 @@ pub fn beside(
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
                 child.kill()?;
-                report.skip("f", "the rest of transformers", "out of time");
+                report.late("f", "the rest of transformers");
                 break;
             }
         }

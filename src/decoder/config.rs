@@ -101,6 +101,15 @@ impl DecoderConfig {
         }
     }
 
+    /// Numbers of all matrices, which nearly all weights are: the embedding, the unembedding as if it had its own,
+    /// and those of the blocks.
+    pub fn parameters(&self) -> u64 {
+        let of_heads = 2 * (self.heads + self.kv_heads) * self.head_dim;
+        let of_mlp = self.inner_width() + self.intermediate_size;
+        let of_blocks = self.layers.len() * (of_heads + of_mlp);
+        (self.hidden_size * (2 * self.vocab_size + of_blocks)) as u64
+    }
+
     /// Rows that go through the MLP at once.
     pub(super) fn mlp_rows(&self) -> usize {
         (INNER_VALUES / self.inner_width()).max(1)

@@ -27,11 +27,12 @@ fn load_all() -> Result<(), String> {
     let folders = folders();
     let mut missing = Vec::new();
     for (name, files) in LIBRARIES {
-        let beside = folders
-            .iter()
-            .flat_map(|folder| files.iter().map(move |file| folder.join(file)));
-        let on_path = files.iter().map(PathBuf::from);
-        match on_path.chain(beside).find_map(|file| open(&file)) {
+        // A newer one anywhere before an older one.
+        let places = files.iter().flat_map(|file| {
+            let beside = folders.iter().map(move |folder| folder.join(file));
+            [PathBuf::from(file)].into_iter().chain(beside)
+        });
+        match places.into_iter().find_map(|file| open(&file)) {
             Some(library) => {
                 // For as long as the process lives: whoever asks for its name then gets it.
                 std::mem::forget(library);

@@ -87,6 +87,9 @@ mod metal {
 
 #[cfg(feature = "cuda")]
 mod cuda {
+    use std::collections::BTreeMap;
+    use std::sync::{Mutex, PoisonError};
+
     use candle_core::Device;
     use candle_core::cuda_backend::cudarc::driver::CudaContext;
 
@@ -100,13 +103,22 @@ mod cuda {
         Ok(usize::try_from(count).unwrap_or(0))
     }
 
+    /// One for all models: whoever opens a device loads every kernel anew.
     pub fn open(ordinal: usize) -> Result<Device, String> {
+        static OPENED: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(device) = opened.get(&ordinal) {
+            return Ok(device.clone());
+        }
         let device = with_driver(|| {
             #[cfg(unix)]
             cuda_libraries::load()?;
             Ok::<_, String>(Device::new_cuda(ordinal))
         })??;
-        device.map_err(|error| format!("CUDA device {ordinal} cannot be used: {error}"))
+        let device =
+            device.map_err(|error| format!("CUDA device {ordinal} cannot be used: {error}"))?;
+        opened.insert(ordinal, device.clone());
+        Ok(device)
     }
 
     /// The bindings panic where there is no driver.

@@ -269,7 +269,9 @@ impl Worker {
 
 fn is_out_of_memory(error: &Error) -> bool {
     let text = error.to_string().to_ascii_lowercase();
-    text.contains("out of memory") || text.contains("out_of_memory")
+    // The driver's error, and cuBLAS's.
+    let said = ["out of memory", "out_of_memory", "alloc_failed"];
+    said.iter().any(|said| text.contains(said))
 }
 
 /// What a panic says.

@@ -22,6 +22,8 @@ pub fn available_on(device: &Device) -> Option<u64> {
         return None;
     };
     let stream = device.cuda_stream();
+    // What is freed goes back to the device when it is waited for.
+    stream.synchronize().ok()?;
     let (free, _) = stream.context().mem_get_info().ok()?;
     Some(free as u64)
 }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use candle_core::{DType, Device};
 use ches_udfs::ModelDtype;
@@ -18,6 +18,9 @@ use crate::models::engine::{Engine, Replica};
 use crate::models::families;
 use crate::texts::gguf_tokenizer::tokenizer_from_gguf;
 use crate::texts::tokenizer::TextTokenizer;
+
+/// A model that was closed gives the device's memory back within this.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// Which files a model was read from, so that a replaced file is noticed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -220,7 +223,9 @@ impl Model {
     /// The decoder on one device, ready to compute.
     fn decoder(&self, target: &Target) -> Result<Decoder, ModelError> {
         let refuse = |reason: String| ModelError::new(&self.identity.path, reason);
-        let bytes = self.source.values() * target.dtype.size_in_bytes() as u64;
+        // Files may hold more than the decoder reads, such as another model's encoder of images.
+        let values = self.source.values().min(self.config.parameters());
+        let bytes = values * target.dtype.size_in_bytes() as u64;
         if let Some(reason) = refusal_of_weights(&target.device, bytes) {
             return Err(refuse(reason));
         }
@@ -255,7 +260,13 @@ fn checked(decoder: Decoder) -> candle_core::Result<Decoder> {
 
 /// Why weights of so many bytes do not fit a device, if that can be told.
 fn refusal_of_weights(device: &Device, bytes: u64) -> Option<String> {
-    let free = memory::available_on(device)?;
+    let began = Instant::now();
+    let mut free = memory::available_on(device)?;
+    // A model that was just closed may still be giving its memory back.
+    while bytes > free && began.elapsed() < CLOSING {
+        std::thread::sleep(Duration::from_millis(100));
+        free = memory::available_on(device)?;
+    }
     let gb = |bytes: u64| bytes as f64 / 1e9;
     (bytes > free).then(|| {
         format!(

@@ -189,7 +189,8 @@ async fn family_in_f32(subject: &Subject, family: &str) -> Vec<Check> {
 }
 
 /// In half precision a score is as near to the one in f32 as transformers' is: the median and the 95th
-/// percentile of the errors are at most 1.3 times as large, and the order stays.
+/// percentile of the errors are at most 1.3 times as large on the CPU, whose roundings are always the same, and
+/// 1.6 times on devices, and the order stays.
 pub async fn in_half_precision(subject: &Subject) -> Vec<Check> {
     of_families(|family| family_in_half_precision(subject, family)).await
 }
@@ -200,6 +201,7 @@ async fn family_in_half_precision(subject: &Subject, family: &str) -> Vec<Check>
     let folder = subject.family(family);
     let rows = lines(&folder.join("half.jsonl"));
     assert_eq!(rows.len(), 90, "{family}");
+    let most = if subject.device == "cpu" { 1.3 } else { 1.6 };
     let exact: Vec<f64> = rows.iter().map(|row| number(&row["ches"])).collect();
     for (dtype, name, golden) in [
         (ModelDtype::Bf16, "bf16", "ches_bfloat16"),
@@ -227,7 +229,7 @@ async fn family_in_half_precision(subject: &Subject, family: &str) -> Vec<Check>
         let order = spearman(&exact, &ours);
         let is_whole = ours.iter().all(|score| score.is_finite());
         let ratios = [of_ours[0] / of_theirs[0], of_ours[1] / of_theirs[1]];
-        let near = ratios[0].max(ratios[1]) / 1.3;
+        let near = ratios[0].max(ratios[1]) / most;
         let of_bound = near.max((1.0 - order) / 1e-3);
         checks.push(Check {
             name: format!("{family}, {name}"),

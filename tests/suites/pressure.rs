@@ -174,6 +174,7 @@ pub async fn at_once(subject: &Subject) -> Check {
 /// A batch that the device has no memory for is computed in parts. None where there is no GPU.
 pub async fn out_of_memory(subject: &Subject) -> Option<Check> {
     const BLOCK: usize = 64 << 20;
+    const LEFT: usize = 512 << 20;
     if !subject.device.starts_with("cuda") {
         return None;
     }
@@ -181,8 +182,16 @@ pub async fn out_of_memory(subject: &Subject) -> Option<Check> {
         .ok()?
         .swap_remove(0);
     let name = "a batch that does not fit";
-    let pairs = pairs(1500, |row| 3 + row % 90);
-    let ches = ches(subject).with_batch_tokens(1 << 20);
+    // About 100 tokens a pair, so that twice as much is needed as is left.
+    let directory = ModelDirectory::open(subject.model("llama").as_ref()).unwrap();
+    let config = families::config_from_hub(&directory).unwrap();
+    let of_tokens = |tokens| config.activation_bytes(tokens, Predicted::Nothing) as usize;
+    let count = (1..).map(|hundreds| 100 * hundreds);
+    let count = count
+        .into_iter()
+        .find(|count| of_tokens(100 * count) > 2 * LEFT)?;
+    let pairs = pairs(count, |row| 3 + row % 90);
+    let ches = ches(subject).with_batch_tokens(1 << 24);
     let free: Vec<_> = scores(&ches, &pairs)
         .await
         .into_iter()
@@ -192,8 +201,8 @@ pub async fn out_of_memory(subject: &Subject) -> Option<Check> {
     while let Ok(block) = Tensor::zeros(BLOCK, DType::U8, &device) {
         ballast.push(block);
     }
-    // What a small batch needs.
-    ballast.truncate(ballast.len().saturating_sub(1));
+    // What small batches and the device's libraries need.
+    ballast.truncate(ballast.len().saturating_sub(LEFT / BLOCK));
     let found = scores(&ches.with_on_error(OnError::Null), &pairs).await;
     drop(ballast);
     let error = found.iter().find_map(|(_, error)| error.clone());

@@ -23,8 +23,18 @@ use super::{Block, Decoder, LayerConfig, Linear, Norm, PackedBatch};
 /// Tokens of the sequences that are computed: one, and about what kernels take at a time.
 const LENGTHS: [usize; 4] = [1, 127, 129, 300];
 
+/// Then so many tokens that follow one of these sequences, as a response follows its prompt.
+const CONTINUED: (usize, usize) = (1, 129);
+
+/// What a block with a window as long as all sequences is compared with besides, so that kernels with a window
+/// are computed.
+const SHORT_WINDOW: usize = 64;
+
 /// Outputs of a linear map that are compared.
 const OUTPUTS: usize = 64;
+
+/// f16's largest number.
+const F16_MAX: f32 = 65504.0;
 
 /// What a device was held against.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,10 +81,23 @@ impl Decoder {
             }
             seen.push(layer);
             let compared = self.compared(&steps, batch, &pattern, block, layer);
-            for Compared { step, apart, bound } in compared? {
+            for Compared {
+                step,
+                apart,
+                bound,
+                too_large,
+            } in compared?
+            {
                 let name = format!("{step} of block {}", number + 1);
+                if let Some(value) = too_large {
+                    bail!(
+                        "{}: {name} has {value:.0}, and f16 no number over {F16_MAX}; accepted: \
+                         ches.dtype = 'bf16' or 'f32'",
+                        self.where_it_computes()
+                    );
+                }
                 // What is no number is never near.
-                let lengths = batch.segments.iter().map(|segment| segment.own.len());
+                let lengths = batch.segments.iter().map(|segment| segment.sequence_tokens);
                 for (apart, length) in apart.iter().zip(lengths) {
                     if apart.is_nan() || *apart > bound {
                         let kind = layer.sliding_window.map_or_else(String::new, |window| {
@@ -122,6 +145,24 @@ impl Decoder {
                 .map(|at| (at.wrapping_mul(7919) % self.config.vocab_size) as u32);
             batch.tokens.extend(tokens);
         }
+        let (before, more) = CONTINUED;
+        let before = batch.segments[before].own.clone();
+        let more = more.min(self.config.max_positions.saturating_sub(before.len()));
+        if more > 0 {
+            let first = batch.tokens.len();
+            let positions = before.len()..before.len() + more;
+            batch.segments.push(Segment {
+                own: first..first + more,
+                context: vec![before],
+                sequence_tokens: positions.end,
+            });
+            batch
+                .positions
+                .extend(positions.map(|position| position as u32));
+            let tokens = (first..first + more)
+                .map(|at| (at.wrapping_mul(7919) % self.config.vocab_size) as u32);
+            batch.tokens.extend(tokens);
+        }
         batch
     }
 
@@ -138,6 +179,7 @@ impl Decoder {
             cpu: Cpu::new(&self.config),
             device: steps,
             lengths: batch.segments.iter().map(|s| s.own.len()).collect(),
+            dtype: self.dtype(),
             rounding: rounding(self.dtype()),
         };
         let mut compared = Vec::new();
@@ -172,6 +214,22 @@ impl Decoder {
                 .collect::<Vec<_>>(),
         );
         compared.extend(host.attended(&heads, (pattern, &plain), attention)?);
+        let longest = batch.segments.iter().map(|s| s.sequence_tokens).max();
+        if attention
+            .window
+            .zip(longest)
+            .is_some_and(|(window, longest)| window >= longest)
+        {
+            let shorter = Attention {
+                window: Some(SHORT_WINDOW),
+                ..attention
+            };
+            let of_shorter = host.attended(&heads, (pattern, &plain), shorter)?;
+            compared.extend(of_shorter.into_iter().map(|compared| Compared {
+                step: format!("{}, over {SHORT_WINDOW} tokens,", compared.step),
+                ..compared
+            }));
+        }
 
         let attended = steps.attend(qkv, pattern, block.heads(layer, &angles), attention)?;
         let branch = steps.linear(&attended, &block.output)?;
@@ -217,6 +275,8 @@ struct Compared {
     apart: Vec<f64>,
     /// What rounding explains.
     bound: f64,
+    /// A number that the type has none for.
+    too_large: Option<f32>,
 }
 
 /// Half the distance of 1 to the next number of a type, or for f32 what summing up in another order does.
@@ -228,11 +288,22 @@ fn rounding(dtype: DType) -> f64 {
     }
 }
 
+/// Half the distance of the smallest numbers of a type, which is what is lost of a number that is as small.
+fn smallest(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => 2f64.powi(-25),
+        // Some devices take what is smaller than normal numbers for zero.
+        _ => f64::from(f32::MIN_POSITIVE),
+    }
+}
+
 /// The host, which repeats the device's steps.
 struct Host<'a> {
     cpu: Cpu<'a>,
     device: &'a Tensors<'a>,
     lengths: Vec<usize>,
+    /// The type of the weights.
+    dtype: DType,
     rounding: f64,
 }
 
@@ -256,11 +327,27 @@ impl Host<'_> {
         })
     }
 
+    /// A step whose result is f32.
     fn compare(&self, step: &str, device: Vec<f32>, host: &[f32], bound: f64) -> Compared {
         Compared {
             step: step.to_owned(),
-            apart: apart(&self.lengths, &device, host),
+            apart: apart(&self.lengths, &device, host, smallest(DType::F32)),
             bound,
+            too_large: None,
+        }
+    }
+
+    /// A step whose result is of the type of the weights.
+    fn compare_rounded(&self, step: &str, device: Vec<f32>, host: &[f32], bound: f64) -> Compared {
+        let largest = host
+            .iter()
+            .fold(0.0, |largest: f32, x| largest.max(x.abs()));
+        let has_no_number = self.dtype == DType::F16 && largest > F16_MAX;
+        Compared {
+            step: step.to_owned(),
+            apart: apart(&self.lengths, &device, host, smallest(self.dtype)),
+            bound,
+            too_large: has_no_number.then_some(largest),
         }
     }
 
@@ -284,7 +371,8 @@ impl Host<'_> {
         let host = self.cpu.linear(&self.rounded(rows)?, &sample)?;
         let device = out.index_select(&which, 1)?;
         let device = self.device.to_host(&device)?;
-        Ok(self.compare(step, device, &host.into_values(), 8.0 * self.rounding))
+        let bound = 8.0 * self.rounding;
+        Ok(self.compare_rounded(step, device, &host.into_values(), bound))
     }
 
     fn prepared(
@@ -319,7 +407,7 @@ impl Host<'_> {
             let rows = host.chunks_exact(width);
             let host: Vec<f32> = rows.flat_map(|row| row[own.clone()].to_vec()).collect();
             let device = self.device.to_host(&part)?;
-            Ok(self.compare(step, device, &host, 4.0 * self.rounding))
+            Ok(self.compare_rounded(step, device, &host, 4.0 * self.rounding))
         });
         compared.into_iter().collect()
     }
@@ -346,19 +434,21 @@ impl Host<'_> {
         ] {
             if let Some(attended) = self.device.attend_by(kernel, heads, pattern, attention)? {
                 let device = self.device.to_host(&attended)?;
-                // The plain kernel rounds scores, by more the larger they are.
-                let of_scores = match kernel {
-                    AttentionKernel::Flash => 0.0,
-                    AttentionKernel::Plain => self.largest_score(heads, attention)?,
+                // Flash bends scores by an instruction that is no better than this (tanh.approx).
+                let of_bending = match (kernel, attention.cap) {
+                    (AttentionKernel::Flash, Some(cap)) => {
+                        self.largest_score(heads, attention)?.min(cap) * 2f64.powi(-11)
+                    }
+                    _ => 0.0,
                 };
-                let bound = (self.rounding * (8.0 + of_scores)).min(0.5);
-                compared.push(self.compare(step, device, &host, bound));
+                let bound = 8.0 * self.rounding + of_bending;
+                compared.push(self.compare_rounded(step, device, &host, bound));
             }
         }
         Ok(compared)
     }
 
-    /// No score is larger in magnitude: the longest query times the longest key, or the cap.
+    /// No score is larger in magnitude: the longest query times the longest key.
     fn largest_score(&self, heads: &PreparedHeads, attention: Attention) -> Result<f64> {
         let longest = |heads: &Tensor| {
             let squares = heads.to_dtype(DType::F32)?.sqr()?.sum(2)?;
@@ -371,7 +461,8 @@ impl Host<'_> {
     fn activated(&self, step: &str, up: &Tensor, inner: &Tensor) -> Result<Compared> {
         let host = self.cpu.activated(self.rows(up)?)?;
         let device = self.device.to_host(inner)?;
-        Ok(self.compare(step, device, &host.into_values(), 8.0 * self.rounding))
+        let bound = 8.0 * self.rounding;
+        Ok(self.compare_rounded(step, device, &host.into_values(), bound))
     }
 
     fn sum(
@@ -390,23 +481,25 @@ impl Host<'_> {
     }
 }
 
-/// Of each sequence `‖device − host‖ / ‖host‖`.
-fn apart(lengths: &[usize], device: &[f32], host: &[f32]) -> Vec<f64> {
+/// Of each sequence `‖device − host‖ / ‖host‖`, where no number is told from one that is nearer than `smallest`.
+fn apart(lengths: &[usize], device: &[f32], host: &[f32], smallest: f64) -> Vec<f64> {
     let tokens: usize = lengths.iter().sum();
     let width = host.len() / tokens;
     let mut first = 0;
     let of_sequence = |length: &usize| {
         let own = first * width..(first + length) * width;
         first += length;
+        let lost = (own.len() as f64).sqrt() * smallest;
         let (mut differences, mut squares) = (0.0, 0.0);
         for (device, host) in device[own.clone()].iter().zip(&host[own]) {
             differences += (f64::from(*device) - f64::from(*host)).powi(2);
             squares += f64::from(*host).powi(2);
         }
-        if differences == 0.0 {
+        let differences = differences.sqrt();
+        if differences <= lost {
             return 0.0;
         }
-        (differences / squares).sqrt()
+        (differences - lost) / squares.sqrt()
     };
     lengths.iter().map(of_sequence).collect()
 }
@@ -420,8 +513,13 @@ mod tests {
     use super::*;
     use crate::decoder::{DecoderConfig, RopeConfig, Weights};
 
-    /// Two blocks, the second of which looks back at 64 tokens.
+    /// Three blocks, the second of which looks back at 64 tokens.
     fn decoder(dtype: DType) -> Decoder {
+        decoder_with(dtype, 64, 0.3)
+    }
+
+    /// As [`decoder`], with another window, and matrices of numbers of another size.
+    fn decoder_with(dtype: DType, window: usize, size: f32) -> Decoder {
         let (hidden, inner, vocab) = (48, 80, 200);
         let layer = |sliding_window| LayerConfig {
             sliding_window,
@@ -430,7 +528,7 @@ mod tests {
         let config = DecoderConfig {
             hidden_size: hidden,
             intermediate_size: inner,
-            layers: vec![layer(None), layer(Some(64)), layer(None)],
+            layers: vec![layer(None), layer(Some(window)), layer(None)],
             heads: 4,
             kv_heads: 2,
             head_dim: 16,
@@ -454,7 +552,7 @@ mod tests {
             clip_qkv: None,
         };
         let matrix = |rows: usize, columns: usize| {
-            let values = Tensor::randn(0_f32, 0.3, (rows, columns), &Device::Cpu).unwrap();
+            let values = Tensor::randn(0_f32, size, (rows, columns), &Device::Cpu).unwrap();
             values.to_dtype(dtype).unwrap()
         };
         let norm = || Norm {
@@ -490,6 +588,29 @@ mod tests {
             assert_eq!(check.steps, 2 * 13, "{check:?}");
             assert!(check.worst.1 > 0.0 && check.worst.1 < 0.5, "{check:?}");
         }
+    }
+
+    #[test]
+    fn a_long_window_is_compared_as_a_short_one_too() {
+        let check = decoder_with(DType::BF16, 4096, 0.3).check_device().unwrap();
+        assert_eq!(check.steps, 2 * 13 + 1, "{check:?}");
+        assert!(check.worst.1 < 0.5, "{check:?}");
+    }
+
+    #[test]
+    fn numbers_that_f16_has_not_are_not_the_device_s_fault() {
+        for size in [1e-4, 1e-6] {
+            let check = decoder_with(DType::F16, 64, size).check_device().unwrap();
+            assert!(check.worst.1 < 1.0, "{check:?}");
+        }
+        let refusal = decoder_with(DType::F16, 64, 3e4).check_device();
+        let refusal = refusal.unwrap_err().to_string();
+        let said = "cpu in f16: the projections of attention of block 1 has ";
+        assert!(refusal.starts_with(said), "{refusal}");
+        assert!(
+            refusal.ends_with("accepted: ches.dtype = 'bf16' or 'f32'"),
+            "{refusal}"
+        );
     }
 
     #[test]

@@ -14,8 +14,8 @@ const QUERY_TILE: usize = 256;
 
 /// Attention of the pattern's queries, shape `(their number, heads · head_dim)`.
 ///
-/// Consecutive query heads share a key and value head. Products are of the heads' type; weights are formed
-/// in f32.
+/// Consecutive query heads share a key and value head. Scores and weights are formed in f32, since half
+/// precision rounds large scores by more than it does weights; what weights and values give is of the heads' type.
 pub(super) fn attend(
     PreparedHeads {
         queries,
@@ -32,6 +32,7 @@ pub(super) fn attend(
     for (segment, wanted) in pattern.computed() {
         // (kv_heads, context, head_dim)
         let keys = context(keys, segment)?.transpose(0, 1)?.contiguous()?;
+        let keys = keys.to_dtype(DType::F32)?;
         let values = context(values, segment)?.transpose(0, 1)?.contiguous()?;
         let before: usize = segment.context.iter().map(Range::len).sum();
         for first in wanted.clone().step_by(QUERY_TILE) {
@@ -43,9 +44,10 @@ pub(super) fn attend(
                 .reshape((count, kv_heads, group, head_dim))?
                 .permute((1, 2, 0, 3))?
                 .contiguous()?
-                .reshape((kv_heads, group * count, head_dim))?;
+                .reshape((kv_heads, group * count, head_dim))?
+                .to_dtype(DType::F32)?;
             let keys = keys.narrow(1, 0, visible)?;
-            let scores = queries.matmul(&keys.t()?)?.to_dtype(DType::F32)?;
+            let scores = queries.matmul(&keys.t()?)?;
             let scores = scores.reshape((kv_heads * group, count, visible))?;
             let scores = soft_cap((scores * attention.scale)?, attention.cap)?;
             let mask = mask(count, visible, attention.window, scores.device())?;

@@ -207,6 +207,10 @@ impl Tensors<'_> {
 
     /// Some rows of a matrix, in order, as f32.
     pub fn rows_of(&self, matrix: &Matrix, rows: &[u32]) -> Result<Tensor> {
+        if let Matrix::Dense(weight) = matrix {
+            let rows = weight.index_select(&Tensor::new(rows, self.device)?, 0)?;
+            return rows.to_dtype(DType::F32);
+        }
         let mut found = Vec::new();
         self.each_piece(matrix, VOCABULARY, |range, piece| {
             let here = rows.iter().map(|row| *row as usize);

@@ -9,6 +9,7 @@ mod gradients;
 use std::ops::Range;
 
 use candle_core::{D, DType, Device, Result, Tensor, bail};
+use candle_nn::Activation;
 use candle_nn::ops::{layer_norm, rms_norm};
 use candle_nn::rotary_emb::rope_thd;
 
@@ -152,6 +153,21 @@ impl Tensors<'_> {
     }
 }
 
+impl Tensors<'_> {
+    /// The activation of each value. candle's CUDA kernels compute in the type of the values, in which the
+    /// difference that GELU is of negative ones is lost in half precision.
+    fn through_activation(&self, values: &Tensor) -> Result<Tensor> {
+        let activation = &self.config.activation;
+        match activation {
+            Activation::Silu => values.apply(activation),
+            _ => {
+                let values = values.to_dtype(DType::F32)?.apply(activation)?;
+                values.to_dtype(self.dtype)
+            }
+        }
+    }
+}
+
 /// Rotates heads of shape `(1, tokens, heads, head_dim)`, f32.
 fn rotated(heads: &Tensor, angles: &Angles) -> Result<Tensor> {
     let rotate = |heads: &Tensor| rope_thd(heads, &angles.cos, &angles.sin);
@@ -228,12 +244,11 @@ impl Steps for Tensors<'_> {
     }
 
     fn activated(&self, up: Tensor) -> Result<Tensor> {
-        let activation = &self.config.activation;
         if !self.config.gated_mlp {
-            return up.apply(activation);
+            return self.through_activation(&up);
         }
         let width = self.config.intermediate_size;
-        let gate = up.narrow(1, 0, width)?.apply(activation)?;
+        let gate = self.through_activation(&up.narrow(1, 0, width)?)?;
         gate * up.narrow(1, width, width)?
     }
 
