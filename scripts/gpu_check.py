@@ -24,6 +24,8 @@ FOLDER = ROOT / "target/gpu-check"
 LARGEST = 55e6
 TOOL = ROOT.parent / "shared/tools/cuda-build"
 CUTLASS = "nvidia-cutlass==4.2.0.0"
+# What computes is made fast, all else small.
+FAST = "candle-core candle-flash-attn candle-kernels candle-nn cudarc gemm gemm-common gemm-f16 gemm-f32 half pulp tokenizers"
 TYPES = {"fp16": "cutlass::half_t", "bf16": "cutlass::bfloat16_t"}
 
 
@@ -49,7 +51,9 @@ def main():
         built = pathlib.Path(environment["CUDA_WORK"]) / "target"
     else:
         sys.exit("no nvcc: a CUDA 13 toolkit is needed, or CUDA_BUILD names a script that brings one")
-    options = [option for patch in patches for option in ("--config", patch)]
+    profile = ['profile.release.package."*".opt-level="s"']
+    profile += [f"profile.release.package.{crate}.opt-level=3" for crate in FAST.split()]
+    options = [option for setting in patches + profile for option in ("--config", setting)]
     example = ["-p", "datafusion-ches", "--features", "flash-attn", "--example", "gpu_check"]
     lock = ROOT / "Cargo.lock"
     locked = lock.read_bytes()

@@ -47,7 +47,7 @@ impl Ches {
         self
     }
 
-    /// What computes the scores, for a host that takes the pieces of [`ches_udfs::Pieces`] one by
+    /// What computes the scores, for a host that takes the parts of a [`ches_udfs::SessionExtension`] one by
     /// one.
     pub fn scorer(&self) -> Arc<dyn Scorer> {
         Arc::clone(&self.scorer)
@@ -146,7 +146,7 @@ impl Ches {
         Ok(self)
     }
 
-    /// What sessions start with, for a host that takes the pieces one by one.
+    /// What sessions start with, for a host that takes the parts one by one.
     pub fn settings(&self) -> &ChesSettings {
         &self.settings
     }

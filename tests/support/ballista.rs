@@ -20,8 +20,8 @@ use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_ches::ches_udfs::{
-    ChesSettings, Job, PairScores, Pieces, PreferencePair, PromptedResponse, ResponseScores,
-    RowError, Scorer, ScorerError,
+    ChesSettings, Job, PairScores, PreferencePair, PromptedResponse, ResponseScores, RowError,
+    Scorer, ScorerError, SessionExtension,
 };
 
 const LOCALHOST: &str = "127.0.0.1";
@@ -68,7 +68,7 @@ fn state(config: SessionConfig, scorer: Arc<dyn Scorer>, functions: &[ScalarUDF]
         .with_optimizer_rules(ballista_core::optimizer::ballista_default_optimizer_rules());
     let known = builder.scalar_functions().get_or_insert_default();
     known.extend(functions.iter().cloned().map(Arc::new));
-    let builder = Pieces::new(scorer).add_to_planner(builder, settings);
+    let builder = SessionExtension::new(scorer).add_to_planner(builder, settings);
     builder.build()
 }
 
@@ -129,7 +129,7 @@ impl Cluster {
             .with_session_id(remote.session_id());
         let known = builder.scalar_functions().get_or_insert_default();
         known.extend(self.functions.iter().cloned().map(Arc::new));
-        let state = Pieces::new(nobody())
+        let state = SessionExtension::new(nobody())
             .add_to_planner(builder, settings)
             .build();
         SessionContext::new_with_state(state)

@@ -1,6 +1,6 @@
 //! The two-argument form: finding the prompt that `chosen` and `rejected` share.
 
-use crate::scorer::PreferencePair;
+use crate::preference_pair::PreferencePair;
 use crate::template_variables::TemplateVariables;
 use crate::text::{ASSISTANT, Text, Turn, USER};
 

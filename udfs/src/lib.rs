@@ -8,7 +8,9 @@
 //! crate `datafusion-ches`, which implements it with candle.
 
 mod array_bytes;
+mod calls;
 mod columns;
+mod extension;
 mod failures;
 mod functions;
 mod implicit_prompt;
@@ -18,7 +20,7 @@ mod likely_mistakes;
 mod message_fields;
 mod optimizer;
 mod pair_reader;
-mod pieces;
+mod preference_pair;
 mod query_resources;
 mod score_exec;
 mod scorer;
@@ -26,20 +28,25 @@ mod settings;
 mod template_variables;
 mod text;
 
+pub use calls::Interruption;
+pub use extension::{SessionExtension, register};
 pub use failures::Failures;
-pub use functions::{Interruption, blocking_functions};
+pub use functions::blocking_functions;
 pub use implicit_prompt::transcript_turns;
 pub use legible::quoted;
 pub use optimizer::HoistScores;
 pub use pair_reader::PairReader;
-pub use pieces::{Pieces, register};
+pub use preference_pair::{PreferencePair, PromptedResponse};
 pub use query_resources::{QueryMemory, ScoreMetrics};
 pub use score_exec::{ScoreExec, UseScoreExec};
 pub use scorer::{
-    Argument, Displacement, Job, Needs, PairScores, PreferencePair, PromptedResponse,
-    ResponseEmbedding, ResponseScores, RowError, Scorer, ScorerError, ShownPair,
-    SimulatedDisplacement, TokenChange,
+    Argument, Displacement, Job, Needs, PairScores, ResponseEmbedding, ResponseScores, RowError,
+    Scorer, ScorerError, ShownPair, SimulatedDisplacement, TokenChange,
 };
 pub use settings::{ChesSettings, ModelDtype, OnError, PromptFormat};
 pub use template_variables::TemplateVariables;
 pub use text::{ASSISTANT, Content, FieldValue, MessageField, Text, Turn, USER};
+
+/// The former name of [`SessionExtension`].
+#[deprecated(since = "0.1.0", note = "renamed to `SessionExtension`")]
+pub type Pieces = SessionExtension;

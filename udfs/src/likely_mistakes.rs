@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 
-use crate::scorer::{PreferencePair, PromptedResponse};
+use crate::preference_pair::{PreferencePair, PromptedResponse};
 use crate::text::{Content, Text, Turn, USER};
 
 bitflags::bitflags! {

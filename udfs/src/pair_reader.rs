@@ -3,9 +3,10 @@
 use arrow::array::ArrayRef;
 use datafusion::error::Result;
 
+use crate::calls::read_pair;
 use crate::columns::TextColumn;
-use crate::functions::read_pair;
-use crate::scorer::{PreferencePair, RowError};
+use crate::preference_pair::PreferencePair;
+use crate::scorer::RowError;
 
 /// Columns of prompt, chosen and rejected texts, or of the two without a prompt, of any type that the
 /// functions accept.

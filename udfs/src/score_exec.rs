@@ -42,8 +42,8 @@ use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::OnceCell;
 
 use crate::array_bytes::bytes_of_batch;
+use crate::calls::{is_pair_function, is_scoring_function, shown_name};
 use crate::failures::Failures;
-use crate::functions::{is_pair_function, is_scoring_function, shown_name};
 use crate::likely_mistakes::{Tally, Told};
 use crate::query_resources::{QueryMemory, QueryResources, ScoreMetrics};
 

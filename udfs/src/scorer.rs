@@ -7,10 +7,9 @@ use async_trait::async_trait;
 use bitflags::bitflags;
 
 use crate::legible::legible;
+use crate::preference_pair::{PreferencePair, PromptedResponse};
 use crate::query_resources::{QueryMemory, ScoreMetrics};
 use crate::settings::ChesSettings;
-use crate::template_variables::TemplateVariables;
-use crate::text::Text;
 
 bitflags! {
     /// What a query needs of each pair, so that nothing else is computed.
@@ -45,32 +44,6 @@ impl Display for Needs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         bitflags::parser::to_writer(self, f)
     }
-}
-
-/// A prompt with the two responses that a preference was given on.
-///
-/// Responses hold only what follows the prompt.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PreferencePair {
-    /// What was asked.
-    pub prompt: Text,
-    /// The preferred response.
-    pub chosen: Text,
-    /// The dispreferred response.
-    pub rejected: Text,
-    /// What the chat template finds besides in this row.
-    pub variables: TemplateVariables,
-}
-
-/// A prompt with one response.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PromptedResponse {
-    /// What was asked.
-    pub prompt: Text,
-    /// What was answered; holds only what follows the prompt.
-    pub response: Text,
-    /// What the chat template finds besides in this row.
-    pub variables: TemplateVariables,
 }
 
 /// What a scorer says of one pair. Scores that were not asked for, or that the row has not by

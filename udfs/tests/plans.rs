@@ -1,4 +1,4 @@
-//! What a plan tells of scoring, and the pieces for hosts that build their sessions themselves.
+//! What a plan tells of scoring, and the extension for hosts that build their sessions themselves.
 
 mod support;
 
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Float64Type;
 use arrow::util::pretty::pretty_format_batches;
-use ches_udfs::{ChesSettings, Pieces, register};
+use ches_udfs::{ChesSettings, SessionExtension, register};
 use datafusion::catalog::Session;
 use datafusion::common::config::ConfigExtension;
 use datafusion::execution::SessionStateBuilder;
@@ -148,8 +148,8 @@ impl QueryPlanner for OwnPlanner {
     }
 }
 
-fn pieces() -> Pieces {
-    Pieces::new(Arc::new(FakeScorer::default()))
+fn extension() -> SessionExtension {
+    SessionExtension::new(Arc::new(FakeScorer::default()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,7 +162,7 @@ async fn a_host_builds_its_own_state() {
         max_length: 7,
         ..ChesSettings::default()
     };
-    let ctx = SessionContext::new_with_state(pieces().add_to(builder, settings).build());
+    let ctx = SessionContext::new_with_state(extension().add_to(builder, settings).build());
     assert_eq!(ctx.state().config().target_partitions(), 3);
     let options = ctx.copied_config();
     let settings = options.options().extensions.get::<ChesSettings>().unwrap();
@@ -184,8 +184,8 @@ async fn a_host_takes_some_pieces() {
         .options_mut()
         .extensions
         .insert(settings);
-    let pieces = pieces();
-    for function in &pieces.functions {
+    let extension = extension();
+    for function in &extension.functions {
         ctx.register_udf(function.as_ref().clone());
     }
     run(&ctx, PAIRS).await;
@@ -201,7 +201,7 @@ async fn a_host_takes_some_pieces() {
     let sorted = "SELECT id FROM pairs ORDER BY ches(prompt, chosen, rejected) DESC, id LIMIT 1";
     assert!(ctx.sql(sorted).await.unwrap().collect().await.is_err());
 
-    ctx.add_optimizer_rule(Arc::clone(&pieces.hoist_scores));
+    ctx.add_optimizer_rule(Arc::clone(&extension.hoist_scores));
     let rows = run(&ctx, sorted).await;
     let id = rows[0]
         .column(0)

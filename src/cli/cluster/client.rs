@@ -8,7 +8,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::prelude::SessionContext;
 use datafusion_ches::ModelScorer;
-use datafusion_ches::ches_udfs::{ChesSettings, Pieces};
+use datafusion_ches::ches_udfs::{ChesSettings, SessionExtension};
 
 use super::ModelName;
 use super::planner::Planner;
@@ -30,10 +30,10 @@ pub async fn connect(ctx: &SessionContext, url: &str) -> Result<Arc<Planner>> {
     let planner = Arc::new(Planner::new(scorer, settings.model.replace(name)));
     let remote = SessionContext::remote_with_state(url, state).await?;
     // Ballista has put its own functions in the place of all.
-    let pieces = Pieces::new(Arc::clone(&planner) as _);
+    let extension = SessionExtension::new(Arc::clone(&planner) as _);
     let builder = SessionStateBuilder::new_from_existing(remote.state());
     let builder = builder.with_session_id(remote.session_id());
-    let state = pieces.add_to_planner(builder, settings).build();
+    let state = extension.add_to_planner(builder, settings).build();
     // In its place: tables by URL ask the session that they know.
     *ctx.state_ref().write() = state;
     Ok(planner)

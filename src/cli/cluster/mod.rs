@@ -22,7 +22,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use datafusion_ches::ChesSettings;
-use datafusion_ches::ches_udfs::{Pieces, Scorer};
+use datafusion_ches::ches_udfs::{Scorer, SessionExtension};
 use datafusion_cli::object_storage::instrumented::InstrumentedObjectStoreRegistry;
 use tokio::net::TcpStream;
 use url::Url;
@@ -97,7 +97,7 @@ fn state(config: SessionConfig, scorer: Arc<dyn Scorer>) -> Result<SessionState>
         .with_config(config)
         .with_runtime_env(runtime)
         .with_optimizer_rules(ballista_core::optimizer::ballista_default_optimizer_rules());
-    Ok(Pieces::new(scorer)
+    Ok(SessionExtension::new(scorer)
         .add_to_planner(builder, settings)
         .build())
 }

@@ -603,12 +603,12 @@ mod tests {
             let check = decoder_with(DType::F16, 64, size).check_device().unwrap();
             assert!(check.worst.1 < 1.0, "{check:?}");
         }
-        let refusal = decoder_with(DType::F16, 64, 3e4).check_device();
+        let refusal = decoder_with(DType::F16, 64, 8e3).check_device();
         let refusal = refusal.unwrap_err().to_string();
         let said = "cpu in f16: the projections of attention of block 1 has ";
         assert!(refusal.starts_with(said), "{refusal}");
         assert!(
-            refusal.ends_with("accepted: ches.dtype = 'bf16' or 'f32'"),
+            refusal.contains("accepted: ches.dtype = 'bf16' or 'f32'"),
             "{refusal}"
         );
     }

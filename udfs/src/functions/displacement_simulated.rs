@@ -1,20 +1,11 @@
 //! `displacement_simulated(prompt, chosen, rejected)`.
 
-use std::sync::Arc;
-
-use arrow::array::ArrayRef;
-use arrow::datatypes::{DataType, Fields};
-use datafusion::error::Result;
 use datafusion::logical_expr::Documentation;
 use datafusion::logical_expr::scalar_doc_sections::DOC_SECTION_OTHER;
 
-use super::call::nullable;
-use super::facade::{Description, Scored};
-use super::pair_columns::PairColumns;
-use super::token_changes::{token_change_list, token_changes};
-use crate::scorer::{Needs, SimulatedDisplacement};
-
-pub(super) const NAME: &str = "displacement_simulated";
+use crate::calls::facade::{Description, Scored};
+use crate::calls::structs::displacement_simulated::NAME;
+use crate::scorer::Needs;
 
 pub(super) fn describe() -> Description {
     Description {
@@ -41,35 +32,4 @@ pub(super) fn describe() -> Description {
         )
         .build(),
     }
-}
-
-/// The fields of the struct.
-pub(super) fn fields() -> Fields {
-    nullable([
-        ("chosen_change", DataType::Float64),
-        ("rejected_change", DataType::Float64),
-        ("chosen_change_per_token", DataType::Float64),
-        ("rejected_change_per_token", DataType::Float64),
-        ("gaining", token_change_list()),
-        ("losing", token_change_list()),
-        ("error", DataType::Utf8),
-    ])
-}
-
-/// The structs of rows.
-pub(super) fn to_array(rows: &PairColumns) -> Result<ArrayRef> {
-    let float = |of: fn(&SimulatedDisplacement) -> f64| {
-        rows.float(move |row| row.simulated.as_deref().map(of))
-    };
-    let of_rows = || rows.scores().map(|row| row.simulated.as_deref());
-    let columns: Vec<ArrayRef> = vec![
-        float(|row| row.chosen_change),
-        float(|row| row.rejected_change),
-        float(|row| row.chosen_change_per_token),
-        float(|row| row.rejected_change_per_token),
-        Arc::new(token_changes(of_rows().map(|row| Some(&row?.gaining[..])))),
-        Arc::new(token_changes(of_rows().map(|row| Some(&row?.losing[..])))),
-        rows.error(),
-    ];
-    rows.structs(fields(), columns)
 }

@@ -16,7 +16,7 @@ use datafusion::logical_expr::{
     Volatility,
 };
 
-use super::response_call::embedding_fields;
+use crate::calls::response_call::embedding_fields;
 
 const ARGUMENTS: [&str; 2] = ["chosen", "rejected"];
 

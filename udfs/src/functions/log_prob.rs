@@ -3,7 +3,7 @@
 use datafusion::logical_expr::Documentation;
 use datafusion::logical_expr::scalar_doc_sections::DOC_SECTION_OTHER;
 
-use super::facade::{Description, Scored};
+use crate::calls::facade::{Description, Scored};
 use crate::scorer::Needs;
 
 pub(super) fn describe() -> Description {

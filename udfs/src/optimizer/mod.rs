@@ -16,10 +16,10 @@
 //! ```
 //!
 //! [`narrow`] first follows what is read of each call, from the root down; [`lift`] does the rest node
-//! by node, from the leaves up; [`calls`] finds calls in expressions, with the conditions under which
+//! by node, from the leaves up; [`call_sites`] finds calls in expressions, with the conditions under which
 //! they are evaluated.
 
-mod calls;
+mod call_sites;
 mod lift;
 mod narrow;
 
@@ -31,7 +31,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF};
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
-use crate::functions;
+use crate::calls;
 use crate::scorer::Scorer;
 use crate::settings::ChesSettings;
 use lift::Lifter;
@@ -75,7 +75,7 @@ impl OptimizerRule for HoistScores {
         plan: LogicalPlan,
         config: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
-        if !any_expr(&plan, calls::has_calls)? {
+        if !any_expr(&plan, call_sites::has_calls)? {
             return Ok(Transformed::no(plan));
         }
         let settings = ChesSettings::of(&config.options());
@@ -84,7 +84,7 @@ impl OptimizerRule for HoistScores {
         let plan = Lifter::new(self, &provenance).run(plan)?;
         // Texts are not carried further up than to the call that reads them.
         let mut plan = OptimizeProjections::new().rewrite(plan, config)?.data;
-        if any_expr(&plan, calls::has_nested_calls)? {
+        if any_expr(&plan, call_sites::has_nested_calls)? {
             plan = Lifter::new(self, &provenance).run_nested(plan)?;
         }
         Ok(Transformed::yes(plan))
@@ -94,7 +94,7 @@ impl OptimizerRule for HoistScores {
 /// The plan, whose calls ask only for what it reads of them.
 fn narrowed(plan: LogicalPlan) -> Result<LogicalPlan> {
     let without_model = narrow(plan.clone(), Errors::BeforeModel)?;
-    if any_expr(&without_model, calls::runs_model)? {
+    if any_expr(&without_model, call_sites::runs_model)? {
         return narrow(plan, Errors::OfAll);
     }
     Ok(without_model)
@@ -106,7 +106,7 @@ fn without_provenance(plan: LogicalPlan) -> Result<LogicalPlan> {
         node.map_expressions(|expr| {
             expr.transform_up(|expr| {
                 let value = match &expr {
-                    Expr::ScalarFunction(function) => functions::without_provenance(function),
+                    Expr::ScalarFunction(function) => calls::without_provenance(function),
                     _ => None,
                 };
                 let value = value.cloned();

@@ -14,8 +14,8 @@ use datafusion::logical_expr::expr::Case;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, lit};
 
-use super::calls::{field_of_call, hidden_function};
-use crate::functions::{
+use super::call_sites::{field_of_call, hidden_function};
+use crate::calls::{
     call_needs, field_name, field_needs, is_own_field, is_scoring_function, reads_field,
 };
 use crate::scorer::Needs;

@@ -11,7 +11,7 @@ use datafusion::common::{exec_err, internal_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
-use super::call::stated_needs;
+use super::needs::stated_needs;
 use crate::columns::TextColumn;
 use crate::failures::Failures;
 use crate::likely_mistakes::Tally;

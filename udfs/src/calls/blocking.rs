@@ -19,7 +19,7 @@ use crate::settings::ChesSettings;
 /// A public function that answers at once. Each call is one of the scorer, whatever stands beside
 /// it in a query.
 #[derive(Debug)]
-pub(super) struct Blocking {
+pub(crate) struct Blocking {
     facade: Facade,
     /// Of the hidden function that the facade is rewritten to elsewhere.
     twin: Arc<ScalarUDF>,

@@ -12,15 +12,15 @@ use datafusion::logical_expr::{
     ScalarUDFImpl, Signature, TypeSignature, Volatility, lit,
 };
 
+use super::call::Kind;
+use super::pair_call::Pair;
+use super::response_call::Response;
 use crate::columns;
-use crate::functions::call::Kind;
-use crate::functions::pair_call::Pair;
-use crate::functions::response_call::Response;
 use crate::scorer::{Argument, Needs};
 
 /// What is scored: decides the arguments and the hidden function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Scored {
+pub(crate) enum Scored {
     /// `(prompt, chosen, rejected)` or `(chosen, rejected)`.
     Pair,
     /// `(prompt, response)`.
@@ -79,7 +79,7 @@ impl Scored {
 
 /// A public function, as its file describes it.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Description {
+pub(crate) struct Description {
     pub name: &'static str,
     pub aliases: &'static [&'static str],
     pub scored: Scored,
@@ -91,7 +91,7 @@ pub(super) struct Description {
 
 /// The functions that facades are rewritten to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Calls {
+pub(crate) struct Calls {
     pub score_pair: Arc<ScalarUDF>,
     pub score_response: Arc<ScalarUDF>,
     pub pick: Arc<ScalarUDF>,
@@ -99,7 +99,7 @@ pub(super) struct Calls {
 
 /// A public function: checks its arguments, then becomes a call of a hidden one.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Facade {
+pub(crate) struct Facade {
     description: Description,
     aliases: Vec<String>,
     signature: Signature,

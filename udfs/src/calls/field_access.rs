@@ -20,7 +20,7 @@ use super::pair_call::is_public_struct;
 
 /// Rewrites accesses to fields of the structs that public functions of a pair return.
 #[derive(Debug)]
-pub(super) struct FieldAccess {
+pub(crate) struct FieldAccess {
     pub pick: Arc<ScalarUDF>,
 }
 

@@ -1,4 +1,4 @@
-//! What makes a session speak CHES, piece by piece.
+//! What a session needs to answer queries with scores.
 
 use std::sync::Arc;
 
@@ -10,16 +10,19 @@ use datafusion::optimizer::OptimizerRule;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::prelude::SessionContext;
 
+use crate::calls::{self, FieldAccess, Interruption, TemplateColumns};
 use crate::functions;
+use crate::optimizer::HoistScores;
+use crate::score_exec::UseScoreExec;
 use crate::scorer::Scorer;
 use crate::settings::ChesSettings;
 
 /// What a host adds that builds its session itself.
 ///
 /// Only the functions and the settings are needed to answer queries with scores in the SELECT
-/// list and in WHERE; each other piece says what it adds. [`Pieces::add_to`] adds them all.
+/// list and in WHERE; each other part says what it adds. [`SessionExtension::add_to`] adds them all.
 #[derive(Debug, Clone)]
-pub struct Pieces {
+pub struct SessionExtension {
     /// The public functions, for a function registry.
     pub functions: Vec<Arc<ScalarUDF>>,
     /// The functions that these are rewritten to, which an engine that sends plans to other processes
@@ -39,13 +42,42 @@ pub struct Pieces {
     pub use_score_exec: Arc<dyn PhysicalOptimizerRule + Send + Sync>,
 }
 
-impl Pieces {
-    /// The pieces, with scores computed by `scorer`.
+impl SessionExtension {
+    /// Every function of this crate, with scores computed by `scorer`, and the rules that they need.
     pub fn new(scorer: Arc<dyn Scorer>) -> Self {
-        functions::all(scorer)
+        let never: Interruption = Arc::new(|| Box::new(|| Ok(())));
+        let (calls, twins) = calls::calls(&scorer, &never);
+        let twins = twins.to_vec();
+        let functions = functions::public(&calls);
+        let pick = Arc::clone(&calls.pick);
+        let field_access = Arc::new(FieldAccess {
+            pick: Arc::clone(&pick),
+        });
+        let beside = calls::beside();
+        let template_columns = Arc::new(TemplateColumns {
+            beside: Arc::clone(&beside),
+        });
+        let provenance = calls::provenance();
+        let mut hidden_functions = vec![calls.score_pair, calls.score_response, calls.pick];
+        hidden_functions.extend([Arc::clone(&provenance), beside]);
+        hidden_functions.extend(twins.iter().cloned());
+        let hoist_scores = HoistScores {
+            scorer,
+            pick,
+            provenance,
+            blocking: twins,
+        };
+        Self {
+            functions,
+            hidden_functions,
+            field_access,
+            template_columns,
+            hoist_scores: Arc::new(hoist_scores),
+            use_score_exec: Arc::new(UseScoreExec),
+        }
     }
 
-    /// Adds every piece, and `settings` as the session's `ches.*` settings, to a session that is
+    /// Adds every part, and `settings` as the session's `ches.*` settings, to a session that is
     /// being built.
     ///
     /// Rules of an earlier call are replaced.
@@ -61,7 +93,7 @@ impl Pieces {
     }
 
     /// Adds what a session needs whose plans run in other processes: everything but
-    /// [`Pieces::use_score_exec`], the hidden functions, too.
+    /// [`SessionExtension::use_score_exec`], the hidden functions, too.
     pub fn add_to_planner(
         &self,
         builder: SessionStateBuilder,
@@ -97,11 +129,11 @@ impl Pieces {
     }
 }
 
-/// Makes a [`SessionContext`] speak CHES: adds every function of this crate, computed by
+/// Extends a [`SessionContext`]: adds every function of this crate, computed by
 /// `scorer`, the rules that they need, and the `ches.*` settings, starting from `settings`.
 ///
 /// To be called when the session is made: statements that were prepared before are forgotten. A
-/// host that builds its `SessionState` itself uses [`Pieces`].
+/// host that builds its `SessionState` itself uses a [`SessionExtension`].
 ///
 /// # Errors
 /// None yet; a later version of DataFusion may refuse a function.
@@ -114,6 +146,8 @@ pub fn register(
     let mut state = state.write();
     let id = state.session_id().to_owned();
     let builder = SessionStateBuilder::new_from_existing(state.clone()).with_session_id(id);
-    *state = Pieces::new(scorer).add_to(builder, settings).build();
+    *state = SessionExtension::new(scorer)
+        .add_to(builder, settings)
+        .build();
     Ok(())
 }

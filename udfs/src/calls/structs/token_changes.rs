@@ -6,7 +6,7 @@ use arrow::array::{Float64Array, Int32Array, ListArray, StringArray, StructArray
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, Fields};
 
-use super::call::nullable;
+use crate::calls::call::nullable;
 use crate::scorer::TokenChange;
 
 fn fields() -> Fields {

@@ -9,12 +9,13 @@ use datafusion::error::Result;
 use super::call::{Kind, nullable};
 use super::pair_columns::PairColumns;
 use super::request::Outcome;
-use super::{displacement, displacement_simulated, preference_scores, preference_tokens};
+use super::structs::{
+    self, displacement, displacement_simulated, preference_scores, preference_tokens,
+};
 use crate::implicit_prompt;
 use crate::likely_mistakes::Mistakes;
-use crate::scorer::{
-    Argument, Job, Needs, PairScores, PreferencePair, RowError, Scorer, ScorerError,
-};
+use crate::preference_pair::PreferencePair;
+use crate::scorer::{Argument, Job, Needs, PairScores, RowError, Scorer, ScorerError};
 use crate::template_variables::TemplateVariables;
 use crate::text::{Text, own_turns};
 
@@ -39,10 +40,10 @@ impl Kind for Pair {
     /// The fields of `preference_scores` one by one, and the structs of the public functions that
     /// return one, each by the function's name.
     fn fields() -> Fields {
-        let structs = structs().map(|(name, fields)| (name, DataType::Struct(fields)));
+        let of_functions = structs::all().map(|(name, fields)| (name, DataType::Struct(fields)));
         let scores = preference_scores::fields();
-        let structs = nullable(structs);
-        scores.iter().chain(&structs).cloned().collect()
+        let of_functions = nullable(of_functions);
+        scores.iter().chain(&of_functions).cloned().collect()
     }
 
     /// `error` tells of all that the call needs, unless the statement runs no model
@@ -113,22 +114,9 @@ impl Kind for Pair {
     }
 }
 
-/// The structs that public functions of a pair return, by the functions' names.
-fn structs() -> [(&'static str, Fields); 4] {
-    [
-        (preference_scores::NAME, preference_scores::fields()),
-        (displacement::NAME, displacement::fields()),
-        (
-            displacement_simulated::NAME,
-            displacement_simulated::fields(),
-        ),
-        (preference_tokens::NAME, preference_tokens::fields()),
-    ]
-}
-
 /// Whether a public function of a pair returns a struct of these fields.
 pub(super) fn is_public_struct(fields: &Fields) -> bool {
-    structs().iter().any(|(_, of_one)| of_one == fields)
+    structs::all().iter().any(|(_, of_one)| of_one == fields)
 }
 
 /// Whether a field of a public function's struct is also one of the call's own.
@@ -138,7 +126,7 @@ pub(super) fn is_own_field(function: &str, field: &str) -> bool {
 
 /// Whether a public function of this name returns a struct.
 pub(super) fn is_struct(function: &str) -> bool {
-    structs().iter().any(|(name, _)| *name == function)
+    structs::all().iter().any(|(name, _)| *name == function)
 }
 
 /// A response column's text, without the prompt that it may repeat.

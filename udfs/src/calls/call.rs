@@ -17,7 +17,7 @@ use std::time::Duration;
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{DataType, Field, Fields};
 use async_trait::async_trait;
-use datafusion::common::{ScalarValue, exec_datafusion_err, exec_err, internal_err};
+use datafusion::common::{exec_datafusion_err, exec_err, internal_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
 use datafusion::logical_expr::{
@@ -82,12 +82,6 @@ pub(super) trait Kind: Debug + Send + Sync + 'static {
 pub(super) fn nullable<const N: usize>(fields: [(&str, DataType); N]) -> Fields {
     let field = |(name, data_type)| Field::new(name, data_type, true);
     fields.into_iter().map(field).collect()
-}
-
-/// What a needs literal says.
-pub(super) fn stated_needs(literal: &ScalarValue) -> Option<Needs> {
-    let names = literal.try_as_str()??;
-    bitflags::parser::from_str(names).ok()
 }
 
 /// The asynchronous function of a kind, and its synchronous twin, which can be interrupted.

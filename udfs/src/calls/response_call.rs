@@ -15,15 +15,15 @@ use super::call::{Kind, nullable};
 use super::pair_call::response;
 use super::request::Outcome;
 use crate::likely_mistakes::Mistakes;
+use crate::preference_pair::PromptedResponse;
 use crate::scorer::{
-    Argument, Job, Needs, PromptedResponse, ResponseEmbedding, ResponseScores, RowError, Scorer,
-    ScorerError,
+    Argument, Job, Needs, ResponseEmbedding, ResponseScores, RowError, Scorer, ScorerError,
 };
 use crate::template_variables::TemplateVariables;
 use crate::text::Text;
 
 /// The field that `response_embedding` returns.
-pub(super) const EMBEDDING: &str = "embedding";
+pub(crate) const EMBEDDING: &str = "embedding";
 
 /// The field of an embedding that the call has itself, since no model is needed for it.
 const TOKENS: &str = "tokens";
@@ -120,7 +120,7 @@ pub(super) fn is_own_field(whole: &str, field: &str) -> bool {
 }
 
 /// The fields of `response_embedding`.
-pub(super) fn embedding_fields() -> Fields {
+pub(crate) fn embedding_fields() -> Fields {
     let vector = DataType::List(Arc::new(Field::new_list_field(DataType::Float32, true)));
     nullable([
         ("sum", vector.clone()),

@@ -26,7 +26,7 @@ const NAME: &str = "__ches_beside";
 
 /// Puts the columns that settings name beside the first text of every call.
 #[derive(Debug)]
-pub(super) struct TemplateColumns {
+pub(crate) struct TemplateColumns {
     pub beside: Arc<ScalarUDF>,
 }
 

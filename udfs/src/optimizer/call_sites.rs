@@ -8,7 +8,7 @@ use datafusion::logical_expr::expr::{Case, ScalarFunction};
 use datafusion::logical_expr::utils::{conjunction, split_binary};
 use datafusion::logical_expr::{Expr, Operator, ScalarUDF, lit};
 
-use crate::functions::{
+use crate::calls::{
     call_needs, field_name, field_needs, is_own_field, is_scoring_function, reads_field,
 };
 use crate::scorer::Needs;
