@@ -3,6 +3,7 @@
 
 pub mod chat_template;
 pub mod format;
+mod gguf_pre_tokenizers;
 pub mod gguf_tokenizer;
 mod jinja;
 pub mod sequence;

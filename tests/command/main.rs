@@ -6,6 +6,7 @@ mod data;
 mod delta;
 #[path = "../support/faulty_proxy.rs"]
 mod faulty_proxy;
+mod house;
 mod hub;
 #[path = "../support/hub_server.rs"]
 mod hub_server;

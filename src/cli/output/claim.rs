@@ -18,8 +18,8 @@ use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 
-use super::is_of_a_run;
 use super::manifest::put_if;
+use super::run_names::is_of_a_run;
 
 /// A claim that does not change for so long is abandoned.
 const LEASE: Duration = Duration::from_secs(60);

@@ -17,6 +17,7 @@ mod globals;
 mod interpreter;
 mod json;
 mod lexer;
+mod lookup;
 mod markup;
 mod methods;
 mod names;

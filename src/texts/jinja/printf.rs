@@ -2,7 +2,7 @@
 
 use super::error::{Error, Result, type_error};
 use super::fuel::Fuel;
-use super::operators;
+use super::lookup;
 use super::text::{repr, split_at_character, str_of};
 use super::value::Value;
 
@@ -515,7 +515,7 @@ impl Fields<'_> {
             if let Some(after) = rest.strip_prefix('.') {
                 let end = after.find(['.', '[']).unwrap_or(after.len());
                 // The sandbox looks attributes up as templates do.
-                value = operators::attribute(&value, &after[..end])?;
+                value = lookup::attribute(&value, &after[..end])?;
                 rest = &after[end..];
             } else {
                 let after = &rest[1..];
@@ -526,7 +526,7 @@ impl Fields<'_> {
                     Ok(at) => Value::Int(at),
                     Err(_) => Value::str(&after[..end]),
                 };
-                value = operators::item(&value, &key)?;
+                value = lookup::item(&value, &key)?;
                 rest = &after[end + 1..];
             }
         }

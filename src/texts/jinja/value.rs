@@ -487,3 +487,14 @@ impl<'de> Visitor<'de> for JsonValue {
         Ok(Value::Dict(Rc::new(dict)))
     }
 }
+
+/// Refuses an undefined value as an operand.
+///
+/// # Errors
+/// When it is one.
+pub fn defined(value: &Value) -> Result<()> {
+    match value {
+        Value::Undefined(missing) => Err(Error::new(missing.reason())),
+        _ => Ok(()),
+    }
+}

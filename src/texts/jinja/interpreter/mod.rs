@@ -1,6 +1,9 @@
 //! Runs a template's syntax tree.
 
-use std::any::Any;
+mod closure;
+mod loop_state;
+mod scope;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,8 +16,11 @@ use super::error::{Error, Result, type_error};
 use super::fuel::Fuel;
 use super::globals::{self, Cycler, Joiner, Namespace};
 use super::text::str_of;
-use super::value::{Dict, Missing, Object, Value, is_equal};
-use super::{checks, filters, methods, operators};
+use super::value::{Dict, Missing, Object, Value};
+use super::{checks, filters, lookup, methods, operators};
+use closure::Closure;
+use loop_state::Loop;
+use scope::Scope;
 
 /// How deep macros and recursive loops may call one another.
 const MOST_CALLS: usize = 200;
@@ -35,50 +41,6 @@ pub fn render(statements: &[Statement], variables: Vec<(String, Value)>) -> Resu
     let mut text = String::new();
     interpreter.statements(statements, &scope, &mut text)?;
     Ok(text)
-}
-
-/// Variables, and the scope around them.
-#[derive(Clone)]
-struct Scope(Rc<ScopeParts>);
-
-struct ScopeParts {
-    variables: RefCell<Vec<(String, Value)>>,
-    outer: Option<Scope>,
-}
-
-impl Scope {
-    fn root(variables: Vec<(String, Value)>) -> Self {
-        Self(Rc::new(ScopeParts {
-            variables: RefCell::new(variables),
-            outer: None,
-        }))
-    }
-
-    fn inner(&self) -> Self {
-        Self(Rc::new(ScopeParts {
-            variables: RefCell::default(),
-            outer: Some(self.clone()),
-        }))
-    }
-
-    fn get(&self, name: &str) -> Option<Value> {
-        let mut scope = self;
-        loop {
-            let variables = scope.0.variables.borrow();
-            if let Some((_, value)) = variables.iter().find(|(variable, _)| variable == name) {
-                return Some(value.clone());
-            }
-            scope = scope.0.outer.as_ref()?;
-        }
-    }
-
-    fn set(&self, name: &str, value: Value) {
-        let mut variables = self.0.variables.borrow_mut();
-        match variables.iter_mut().find(|(variable, _)| variable == name) {
-            Some((_, place)) => *place = value,
-            None => variables.push((name.to_owned(), value)),
-        }
-    }
 }
 
 /// What comes after a statement.
@@ -419,7 +381,7 @@ impl Interpreter {
                 }
                 Value::Dict(Rc::new(dict))
             }
-            ExprKind::Attribute(of, name) => operators::attribute(&self.value(of, scope)?, name)?,
+            ExprKind::Attribute(of, name) => lookup::attribute(&self.value(of, scope)?, name)?,
             ExprKind::Item(of, key) => {
                 let of = self.value(of, scope)?;
                 match &key.kind {
@@ -430,9 +392,9 @@ impl Interpreter {
                         };
                         let [start, stop, step] = bounds;
                         let bounds = [bound(start)?, bound(stop)?, bound(step)?];
-                        operators::slice(&of, bounds)?
+                        lookup::slice(&of, bounds)?
                     }
-                    _ => operators::item(&of, &self.value(key, scope)?)?,
+                    _ => lookup::item(&of, &self.value(key, scope)?)?,
                 }
             }
             ExprKind::Slice(_) => return type_error("a slice of nothing"),
@@ -569,7 +531,7 @@ impl Interpreter {
                 return state.call(name, given);
             }
         }
-        let method = operators::attribute(object, name)?;
+        let method = lookup::attribute(object, name)?;
         self.call_value(&method, given, caller)
     }
 
@@ -610,153 +572,5 @@ impl Interpreter {
             self.run_loop(of, values, state.depth + 1, scope, &mut text)?;
             Ok(Value::str(text))
         })
-    }
-}
-
-/// A macro with the scope that it was defined in.
-struct Closure {
-    definition: Arc<Macro>,
-    scope: Scope,
-}
-
-impl std::fmt::Debug for Closure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Closure")
-            .field("name", &self.definition.name)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Object for Closure {
-    fn type_name(&self) -> &'static str {
-        "macro"
-    }
-
-    fn attribute(&self, name: &str) -> Option<Value> {
-        let definition = &self.definition;
-        Some(match name {
-            "name" => definition.name.as_deref().map_or(Value::None, Value::str),
-            "arguments" => {
-                let names = definition
-                    .parameters
-                    .iter()
-                    .map(|(name, _)| Value::str(name));
-                Value::tuple(names.collect())
-            }
-            "catch_kwargs" => Value::Bool(definition.takes.kwargs),
-            "catch_varargs" => Value::Bool(definition.takes.varargs),
-            "caller" => Value::Bool(definition.takes.caller),
-            _ => return None,
-        })
-    }
-
-    fn text(&self) -> Option<String> {
-        Some(match &self.definition.name {
-            Some(name) => format!("<Macro '{name}'>"),
-            None => "<Macro anonymous>".into(),
-        })
-    }
-
-    fn is_callable(&self) -> bool {
-        true
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-}
-
-/// The variable `loop`.
-struct Loop {
-    items: Vec<Value>,
-    at: Cell<usize>,
-    depth: usize,
-    /// What `changed` was last called with.
-    changed: RefCell<Option<Vec<Value>>>,
-    /// What a recursive loop runs again.
-    of: Option<(Arc<For>, Scope)>,
-}
-
-impl std::fmt::Debug for Loop {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Loop")
-            .field("at", &self.at)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Loop {
-    fn call(&self, name: &str, given: Given) -> Result<Value> {
-        if !given.keywords.is_empty() {
-            return type_error(format!("loop.{name} takes no argument by name"));
-        }
-        match name {
-            "cycle" => match given.positional.len() {
-                0 => type_error("loop.cycle takes the values that it goes through"),
-                count => Ok(given.positional[self.at.get() % count].clone()),
-            },
-            "changed" => {
-                let before = self.changed.replace(Some(given.positional.clone()));
-                let is_same = before.is_some_and(|before| {
-                    is_equal(&Value::tuple(before), &Value::tuple(given.positional))
-                });
-                Ok(Value::Bool(!is_same))
-            }
-            _ => type_error(format!("a loop has no method '{name}'")),
-        }
-    }
-}
-
-impl Object for Loop {
-    fn type_name(&self) -> &'static str {
-        "loop"
-    }
-
-    fn attribute(&self, name: &str) -> Option<Value> {
-        let at = self.at.get();
-        let length = self.items.len();
-        let count = |count: usize| Value::Int(count as i128);
-        let neighbour = |at: Option<usize>, what: &str| {
-            let found = at.and_then(|at| self.items.get(at)).cloned();
-            found.unwrap_or_else(|| Value::missing(format!("there is no {what} item")))
-        };
-        Some(match name {
-            "index" => count(at + 1),
-            "index0" => count(at),
-            "revindex" => count(length - at),
-            "revindex0" => count(length - at - 1),
-            "first" => Value::Bool(at == 0),
-            "last" => Value::Bool(at + 1 == length),
-            "length" => count(length),
-            "depth" => count(self.depth + 1),
-            "depth0" => count(self.depth),
-            "previtem" => neighbour(at.checked_sub(1), "previous"),
-            "nextitem" => neighbour(Some(at + 1), "next"),
-            _ => return None,
-        })
-    }
-
-    fn text(&self) -> Option<String> {
-        Some(format!(
-            "<LoopContext {}/{}>",
-            self.at.get() + 1,
-            self.items.len()
-        ))
-    }
-
-    fn is_callable(&self) -> bool {
-        true
-    }
-
-    fn is_iterable(&self) -> bool {
-        true
-    }
-
-    fn length(&self) -> Option<usize> {
-        Some(self.items.len())
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
     }
 }
