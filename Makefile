@@ -1,6 +1,6 @@
 # make demo: fetch the demo model, build, and run the main job on the example data.
 # make test: run every test.
-# See README.md for the others.
+# CONTRIBUTING.md has the others.
 
 PYTHON ?= python3
 CARGO ?= cargo
@@ -23,7 +23,7 @@ OPTIMISED := --config profile.dev.package.datafusion-ches.opt-level=3
 CHES := target/debug/ches
 GOLDENS := tests/goldens
 
-.PHONY: demo test full examples build model bench gpu-check validate goldens example-data format lint embedder-tree msrv
+.PHONY: demo test full docs examples build model bench gpu-check validate goldens example-data format lint embedder-tree msrv
 
 demo: build
 	@model="$(MODEL)"; [ -n "$$model" ] || model=$$($(PYTHON) scripts/fetch_demo_model.py) && \
@@ -50,6 +50,10 @@ full:
 	$(CARGO) build $(FEATURES) --example gpu_check && target/debug/examples/gpu_check --device cpu-tensors
 	$(MAKE) lint
 	$(MAKE) msrv
+
+# The pages of docs as a book, in target/book. Needs mdbook.
+docs:
+	mdbook build docs
 
 # All examples compile; those that embed the plugin run, with the demo model.
 examples:

@@ -24,8 +24,9 @@ FOLDER = ROOT / "target/gpu-check"
 LARGEST = 55e6
 TOOL = ROOT.parent / "shared/tools/cuda-build"
 CUTLASS = "nvidia-cutlass==4.2.0.0"
-# What computes is made fast, all else small.
-FAST = "candle-core candle-flash-attn candle-kernels candle-nn cudarc gemm gemm-common gemm-f16 gemm-f32 half pulp tokenizers"
+# Compiled to be small: most of the program, and none of what it computes with. They are named, since what applies
+# to all packages applies to the build scripts of kernels too, and those would be compiled again.
+SMALL = r"(?:datafusion(?!-ches)|arrow|parquet|sqlparser)[a-z-]*"
 TYPES = {"fp16": "cutlass::half_t", "bf16": "cutlass::bfloat16_t"}
 
 
@@ -51,8 +52,8 @@ def main():
         built = pathlib.Path(environment["CUDA_WORK"]) / "target"
     else:
         sys.exit("no nvcc: a CUDA 13 toolkit is needed, or CUDA_BUILD names a script that brings one")
-    profile = ['profile.release.package."*".opt-level="s"']
-    profile += [f"profile.release.package.{crate}.opt-level=3" for crate in FAST.split()]
+    names = sorted(set(re.findall(rf'^name = "({SMALL})"', (ROOT / "Cargo.lock").read_text(), re.M)))
+    profile = [f'profile.release.package.{name}.opt-level="s"' for name in names]
     options = [option for setting in patches + profile for option in ("--config", setting)]
     example = ["-p", "datafusion-ches", "--features", "flash-attn", "--example", "gpu_check"]
     lock = ROOT / "Cargo.lock"

@@ -23,6 +23,10 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embedding.md")]
+struct Embedding;
+
 pub mod decoder;
 mod engine;
 mod files;

@@ -46,7 +46,7 @@ def register(ctx: SessionContext, **settings: Unpack[Settings]) -> None:
     ``ches``, ``ches_normalized``, ``last_hidden_similarity``, ``normalized_edit_distance``,
     ``preference_scores``, ``preference_tokens``, ``displacement``, ``displacement_simulated``, ``log_prob``,
     ``response_embedding``, ``ches_from_embeddings`` and ``ches_normalized_from_embeddings``, as the
-    project's README describes them.
+    project's documentation describes them.
 
     A model is loaded when it is first needed, and once in a process: sessions that name the same one
     share it. Each function computes what it is shown, batch by batch, so that a filter that reads no
@@ -56,7 +56,7 @@ def register(ctx: SessionContext, **settings: Unpack[Settings]) -> None:
         ctx: The session.
         **settings: ``model`` is a .gguf file, a directory in Hugging Face layout or a URL (``hf://``,
             ``s3://``, ``gs://``, ``az://``, ``https://``); the others are the settings ``ches.*`` of the
-            project's README, such as ``device``, ``max_length``, ``on_error`` or ``cache``. A session is
+            project's documentation, such as ``device``, ``max_length``, ``on_error`` or ``cache``. A session is
             registered again to change them.
 
     Raises:

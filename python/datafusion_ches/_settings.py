@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict
 
 
 class Settings(TypedDict, total=False):
-    """The settings ``ches.*`` of the project's README; None is as if not given."""
+    """The settings ``ches.*`` of the project's documentation; None is as if not given."""
 
     model: str | os.PathLike[str] | None
     chat_template: str | os.PathLike[str] | None

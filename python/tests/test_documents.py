@@ -1,4 +1,4 @@
-"""What README.md and the examples show, run."""
+"""What the pages and the examples show, run."""
 
 import re
 import subprocess
@@ -22,9 +22,10 @@ def run(folder, *arguments):
     return told.stdout
 
 
-def test_readme(folder):
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
-    assert len(blocks) >= 2
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_page(folder, page):
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
+    assert blocks
     for block in blocks:
         run(folder, "-c", block)
 

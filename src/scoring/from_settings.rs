@@ -38,7 +38,7 @@ pub fn open_model(
             "not set; SET ches.model = '<path>' to a model directory, a .gguf file or a URL, or give --model",
         ));
     };
-    let of_model = |error: crate::ModelError| setting("model", error.to_string());
+    let of_model = |error: crate::files::error::ModelError| setting("model", error.to_string());
     let path = places::local(place).map_err(of_model)?;
     let identity = Identity::of(&path, &settings.device, settings.dtype);
     let identity = identity.map_err(of_model)?;

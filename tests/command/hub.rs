@@ -255,9 +255,9 @@ fn a_data_set_by_its_name() {
     }
 }
 
-/// The block of README that reads the Hub.
+/// The block of docs/data.md that reads the Hub.
 #[test]
-fn the_readme() {
+fn the_page_of_data() {
     let server = HubServer::start();
     let train = "data/train-00000-of-00001.parquet";
     server.add("trl-lib/ultrafeedback_binarized", "main", train, parquet(0));
@@ -268,8 +268,8 @@ fn the_readme() {
         converted,
         parquet(0),
     );
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let block = readme.split("# needs the Hub\n").nth(1).unwrap();
+    let page = std::fs::read_to_string(root().join("docs/data.md")).unwrap();
+    let block = page.split("# needs the Hub\n").nth(1).unwrap();
     let block = block.split("```").next().unwrap();
     let mut ran = 0;
     for line in block.lines() {

@@ -4,6 +4,8 @@ mod cli;
 mod data;
 #[cfg(feature = "delta")]
 mod delta;
+#[cfg(all(feature = "cluster", feature = "delta"))]
+mod documentation;
 #[path = "../support/faulty_proxy.rs"]
 mod faulty_proxy;
 mod house;
@@ -12,8 +14,6 @@ mod hub;
 mod hub_server;
 mod object_storage;
 mod places;
-#[cfg(all(feature = "cluster", feature = "delta"))]
-mod readme;
 #[path = "../support/s3_server.rs"]
 mod s3_server;
 #[path = "../support/seeded.rs"]

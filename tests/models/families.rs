@@ -57,9 +57,9 @@ async fn a_quantised_file_agrees_with_what_transformers_reads_in_it() {
 }
 
 #[test]
-fn the_readme_lists_what_is_tested() {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let (_, table) = readme.split_once("| `model_type` | switches").unwrap();
+fn the_page_of_models_lists_what_is_tested() {
+    let page = std::fs::read_to_string(root().join("docs/models.md")).unwrap();
+    let (_, table) = page.split_once("| `model_type` | switches").unwrap();
     let rows = table
         .lines()
         .skip(2)
