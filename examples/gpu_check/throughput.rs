@@ -10,7 +10,7 @@ use candle_core::{DType, Device};
 use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::Float64Type;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion_ches::decoder::{Decoder, PackedBatch, Read, Segment};
+use datafusion_ches::decoder::{Decoder, PackedBatch, Readout, Segment};
 use datafusion_ches::model_directory::ModelDirectory;
 use datafusion_ches::{Ches, PromptFormat, Target, families};
 use serde_json::json;
@@ -189,7 +189,7 @@ fn pass(vocab: usize) -> PackedBatch {
         for length in [chosen, rejected] {
             let own = add(length, std::slice::from_ref(&asked), prompt);
             let last = asked.end - 1..asked.end;
-            batch.reads.push(Read {
+            batch.reads.push(Readout {
                 tokens: last.chain(own).map(|token| token as u32).collect(),
                 targets: Vec::new(),
             });

@@ -22,7 +22,7 @@ use super::cluster::gather::{Local, gathered};
 #[cfg(feature = "delta")]
 use super::delta::at_one_version;
 use super::output::names::compressed_by_name;
-use super::output::{self, Clearing, Origin};
+use super::output::{self, Cleanup, Origin};
 use super::watch::Watch;
 use datafusion_ches::tables::refuse_account;
 
@@ -43,7 +43,7 @@ pub struct Context {
     /// What its plans come to.
     pub watch: Arc<Watch>,
     /// Runs that were dropped.
-    pub clearing: Clearing,
+    pub clearing: Cleanup,
 }
 
 #[async_trait]

@@ -36,7 +36,7 @@ use tracing_subscriber::EnvFilter;
 pub use args::Args;
 use args::{CacheAction, Subcommand};
 use context::Context;
-use output::Clearing;
+use output::Cleanup;
 use progress::Progress;
 use scores::Scores;
 use stop::{INTERRUPTED, Stop};
@@ -167,7 +167,7 @@ async fn start(args: &Args, watch: &Arc<Watch>) -> Result<Context> {
         stores,
         watch: Arc::clone(watch),
         scorer,
-        clearing: Clearing::default(),
+        clearing: Cleanup::default(),
     })
 }
 

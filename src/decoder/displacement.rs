@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use candle_core::{Result, bail};
 
-use super::gradient_steps::{GradientSteps, PairRows, Products};
+use super::gradient_backend::{GradientBackend, PairRows, Products};
 use super::trace::{BlockTrace, Trace};
 use super::{Block, Decoder, Linear, PackedBatch, Prediction};
 
@@ -130,9 +130,9 @@ pub(super) struct LastBlock<R> {
 
 impl Decoder {
     /// What the last block says of a tile.
-    pub(super) fn last_block<S: GradientSteps>(
+    pub(super) fn last_block<S: GradientBackend>(
         &self,
-        steps: &S,
+        backend: &S,
         tile: &Tile,
         trace: &Trace<S::Rows>,
         unembedding: &Linear,
@@ -141,19 +141,19 @@ impl Decoder {
             bail!("a decoder without blocks");
         };
         let final_norm = &self.weights.final_norm;
-        let output = steps.select(&trace.output, &tile.rows)?;
-        let hidden = steps.normed(&output, final_norm)?;
+        let output = backend.select(&trace.output, &tile.rows)?;
+        let hidden = backend.normed(&output, final_norm)?;
         let (of_targets, gradients) =
-            steps.unembedded(&hidden, &self.weights.unembedding, &tile.targets)?;
-        let gradients = steps.normed_back(&output, gradients, final_norm)?;
-        let kept = kept.of_rows(steps, &tile.rows)?;
-        let gradients = self.block_gradients(steps, block, &kept, gradients, tile.rows.len())?;
-        let (products, moves) = self.products(steps, tile, &kept, &gradients)?;
+            backend.unembedded(&hidden, &self.weights.unembedding, &tile.targets)?;
+        let gradients = backend.normed_back(&output, gradients, final_norm)?;
+        let kept = kept.of_rows(backend, &tile.rows)?;
+        let gradients = self.block_gradients(backend, block, &kept, gradients, tile.rows.len())?;
+        let (products, moves) = self.products(backend, tile, &kept, &gradients)?;
         let firsts = tile.firsts();
-        let output = steps.select(&output, &firsts)?;
-        let hidden = steps.normed(&output, final_norm)?;
-        let moved = self.hidden_along(steps, block, &firsts, &kept, &gradients, &output, moves)?;
-        let changes = self.changes(steps, tile, &hidden, &moved, unembedding)?;
+        let output = backend.select(&output, &firsts)?;
+        let hidden = backend.normed(&output, final_norm)?;
+        let moved = self.hidden_along(backend, block, &firsts, &kept, &gradients, &output, moves)?;
+        let changes = self.changes(backend, tile, &hidden, &moved, unembedding)?;
         let sum = |range: &Range<usize>| -> f64 {
             let of_range = of_targets[range.clone()].iter();
             of_range.copied().map(f64::from).sum()
@@ -173,36 +173,36 @@ impl Decoder {
     }
 
     /// Back through one block, from gradients with respect to what it gives.
-    pub(super) fn block_gradients<S: GradientSteps>(
+    pub(super) fn block_gradients<S: GradientBackend>(
         &self,
-        steps: &S,
+        backend: &S,
         block: &Block,
         kept: &BlockTrace<S::Rows>,
         gradients: S::Rows,
         count: usize,
     ) -> Result<BlockGradients<S::Rows>> {
-        let copy = |rows: &S::Rows| steps.part(rows, 0..count);
+        let copy = |rows: &S::Rows| backend.part(rows, 0..count);
         let normed = match &block.mlp_norm {
             None => copy(&kept.mlp_input)?,
-            Some(norm) => steps.normed(&kept.mlp_input, norm)?,
+            Some(norm) => backend.normed(&kept.mlp_input, norm)?,
         };
-        let projected = steps.linear(&normed, &block.up)?;
-        let inner = steps.activated(copy(&projected)?)?;
+        let projected = backend.linear(&normed, &block.up)?;
+        let inner = backend.activated(copy(&projected)?)?;
         let down = match &block.mlp_post_norm {
             None => copy(&gradients)?,
             Some(norm) => {
-                let branch = steps.linear(&inner, &block.down)?;
-                steps.normed_back(&branch, copy(&gradients)?, norm)?
+                let branch = backend.linear(&inner, &block.down)?;
+                backend.normed_back(&branch, copy(&gradients)?, norm)?
             }
         };
-        let of_inner = steps.linear_back(&down, &block.down)?;
-        let up = steps.activated_back(&projected, &of_inner)?;
-        let of_normed = steps.linear_back(&up, &block.up)?;
+        let of_inner = backend.linear_back(&down, &block.down)?;
+        let up = backend.activated_back(&projected, &of_inner)?;
+        let of_normed = backend.linear_back(&up, &block.up)?;
         let of_input = match &block.mlp_norm {
             None => of_normed,
-            Some(norm) => steps.normed_back(&kept.mlp_input, of_normed, norm)?,
+            Some(norm) => backend.normed_back(&kept.mlp_input, of_normed, norm)?,
         };
-        let below = steps.sum(&gradients, of_input, None)?;
+        let below = backend.sum(&gradients, of_input, None)?;
         let after_attention = match self.config.parallel_residual {
             true => gradients,
             false => copy(&below)?,
@@ -210,8 +210,8 @@ impl Decoder {
         let output = match &block.attention_post_norm {
             None => after_attention,
             Some(norm) => {
-                let branch = steps.linear(&kept.attended, &block.output)?;
-                steps.normed_back(&branch, after_attention, norm)?
+                let branch = backend.linear(&kept.attended, &block.output)?;
+                backend.normed_back(&branch, after_attention, norm)?
             }
         };
         Ok(BlockGradients {
@@ -227,9 +227,9 @@ impl Decoder {
 
     /// The inner products of each pair's gradients, and how the matrices' outputs move at its last
     /// prompt position.
-    fn products<S: GradientSteps>(
+    fn products<S: GradientBackend>(
         &self,
-        steps: &S,
+        backend: &S,
         tile: &Tile,
         kept: &BlockTrace<S::Rows>,
         gradients: &BlockGradients<S::Rows>,
@@ -238,11 +238,11 @@ impl Decoder {
         let mut of_matrix = |gradients, inputs| {
             let mut moves = Vec::with_capacity(tile.pairs.len());
             for (pair, sum) in tile.pairs.iter().zip(&mut products) {
-                let (more, of_row) = steps.products(gradients, inputs, pair, pair.chosen.start)?;
+                let (more, of_row) = backend.products(gradients, inputs, pair, pair.chosen.start)?;
                 *sum += more;
                 moves.push(of_row);
             }
-            steps.stack(moves)
+            backend.stack(moves)
         };
         let moves = Moves {
             output: of_matrix(&gradients.output, &kept.attended)?,
@@ -254,9 +254,9 @@ impl Decoder {
 
     /// How tokens' log-probabilities change at the pairs' last prompt positions when hidden states
     /// move.
-    fn changes<S: GradientSteps>(
+    fn changes<S: GradientBackend>(
         &self,
-        steps: &S,
+        backend: &S,
         tile: &Tile,
         hidden: &S::Rows,
         moved: &S::Rows,
@@ -267,10 +267,10 @@ impl Decoder {
         let mut changes = Vec::with_capacity(count);
         for first in (0..count).step_by(at_once) {
             let range = first..count.min(first + at_once);
-            let hidden = steps.part(hidden, range.clone())?;
-            let moved = steps.part(moved, range.clone())?;
-            let logits = steps.to_host(&steps.linear(&hidden, unembedding)?)?;
-            let moves = steps.to_host(&steps.product(&moved, unembedding)?)?;
+            let hidden = backend.part(hidden, range.clone())?;
+            let moved = backend.part(moved, range.clone())?;
+            let logits = backend.to_host(&backend.linear(&hidden, unembedding)?)?;
+            let moves = backend.to_host(&backend.product(&moved, unembedding)?)?;
             let rows = logits
                 .chunks_exact(vocab_size)
                 .zip(moves.chunks_exact(vocab_size));
@@ -284,9 +284,9 @@ impl Decoder {
     /// How hidden states of some rows move when the last block's matrices do. `output` is what the block
     /// gives of them.
     #[allow(clippy::too_many_arguments)]
-    fn hidden_along<S: GradientSteps>(
+    fn hidden_along<S: GradientBackend>(
         &self,
-        steps: &S,
+        backend: &S,
         block: &Block,
         rows: &[u32],
         kept: &BlockTrace<S::Rows>,
@@ -297,37 +297,37 @@ impl Decoder {
         let attention = match &block.attention_post_norm {
             None => moves.output,
             Some(norm) => {
-                let attended = steps.select(&kept.attended, rows)?;
-                let branch = steps.linear(&attended, &block.output)?;
-                steps.normed_along(&branch, moves.output, norm)?
+                let attended = backend.select(&kept.attended, rows)?;
+                let branch = backend.linear(&attended, &block.output)?;
+                backend.normed_along(&branch, moves.output, norm)?
             }
         };
         let up = if self.config.parallel_residual {
             moves.up
         } else {
-            let moved = steps.part(&attention, 0..rows.len())?;
+            let moved = backend.part(&attention, 0..rows.len())?;
             let moved = match &block.mlp_norm {
                 None => moved,
                 Some(norm) => {
-                    let mlp_input = steps.select(&kept.mlp_input, rows)?;
-                    steps.normed_along(&mlp_input, moved, norm)?
+                    let mlp_input = backend.select(&kept.mlp_input, rows)?;
+                    backend.normed_along(&mlp_input, moved, norm)?
                 }
             };
-            steps.sum(&moves.up, steps.product(&moved, &block.up)?, None)?
+            backend.sum(&moves.up, backend.product(&moved, &block.up)?, None)?
         };
-        let projected = steps.select(&gradients.projected, rows)?;
-        let inner = steps.activated_along(&projected, &up)?;
-        let down = steps.sum(&moves.down, steps.product(&inner, &block.down)?, None)?;
+        let projected = backend.select(&gradients.projected, rows)?;
+        let inner = backend.activated_along(&projected, &up)?;
+        let down = backend.sum(&moves.down, backend.product(&inner, &block.down)?, None)?;
         let down = match &block.mlp_post_norm {
             None => down,
             Some(norm) => {
-                let inner = steps.select(&gradients.inner, rows)?;
-                let branch = steps.linear(&inner, &block.down)?;
-                steps.normed_along(&branch, down, norm)?
+                let inner = backend.select(&gradients.inner, rows)?;
+                let branch = backend.linear(&inner, &block.down)?;
+                backend.normed_along(&branch, down, norm)?
             }
         };
-        let moved = steps.sum(&attention, down, None)?;
-        steps.normed_along(output, moved, &self.weights.final_norm)
+        let moved = backend.sum(&attention, down, None)?;
+        backend.normed_along(output, moved, &self.weights.final_norm)
     }
 
     /// A logit, bent by the soft cap if there is one, and the slope there.

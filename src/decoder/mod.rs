@@ -6,15 +6,15 @@
 //! call.
 
 mod attention;
+mod backend;
 mod config;
 mod cpu;
 mod device_check;
 mod displacement;
-mod gradient_steps;
+mod gradient_backend;
 mod predictions;
 mod rope;
 mod simulation;
-mod steps;
 mod tensors;
 mod trace;
 
@@ -26,16 +26,16 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use attention::Attention;
 pub use attention::Segment;
+use backend::{Backend, Heads, Sums};
 pub use config::{DecoderConfig, LayerConfig, LongRope, RopeConfig};
-use cpu::{Cpu, Packed};
+use cpu::{CpuBackend, Packed};
 pub use device_check::{AttentionShape, DeviceCheck, StepTimes, attend_on};
 pub use displacement::Displacement;
-use gradient_steps::GradientSteps;
+use gradient_backend::GradientBackend;
 use rope::Rope;
 pub use simulation::Simulation;
-use steps::{Heads, Steps, Sums};
 pub use tensors::AttentionKernel;
-use tensors::Tensors;
+use tensors::TensorBackend;
 use trace::{BlockTrace, Keep, Tokens, Trace, TraceRows};
 
 /// So many logits are formed at once.
@@ -166,7 +166,7 @@ pub struct PackedBatch {
     /// The segments, in order; they cover `tokens`.
     pub segments: Vec<Segment>,
     /// What is read of the result, one for each sequence.
-    pub reads: Vec<Read>,
+    pub reads: Vec<Readout>,
     /// The pairs of which predictions are wanted.
     pub predictions: Vec<Prediction>,
 }
@@ -229,7 +229,7 @@ impl Alone {
 
 /// What is read of one sequence.
 #[derive(Debug, Clone, Default)]
-pub struct Read {
+pub struct Readout {
     /// Indices into the packed tokens whose hidden states are summed up.
     pub tokens: Vec<u32>,
     /// The token that follows each of the first of them, for its log-probability. None if
@@ -237,7 +237,7 @@ pub struct Read {
     pub targets: Vec<u32>,
 }
 
-impl Read {
+impl Readout {
     fn has_targets(&self) -> bool {
         !self.targets.is_empty()
     }
@@ -398,10 +398,10 @@ impl Decoder {
         let unembedding = &self.weights.unembedding;
         match self.device {
             Device::Cpu if self.by_tensors => self.run_by(&self.tensors(), batch, unembedding),
-            Device::Cpu if self.is_packed() && batch.reads.iter().any(Read::has_targets) => {
-                self.run_by(&Cpu::new(config), batch, self.packed_unembedding()?)
+            Device::Cpu if self.is_packed() && batch.reads.iter().any(Readout::has_targets) => {
+                self.run_by(&CpuBackend::new(config), batch, self.packed_unembedding()?)
             }
-            Device::Cpu => self.run_by(&Cpu::new(config), batch, unembedding),
+            Device::Cpu => self.run_by(&CpuBackend::new(config), batch, unembedding),
             _ => self.run_by(&self.tensors(), batch, unembedding),
         }
     }
@@ -428,23 +428,23 @@ impl Decoder {
     }
 
     /// The steps that devices other than the CPU take.
-    fn tensors(&self) -> Tensors<'_> {
-        Tensors {
+    fn tensors(&self) -> TensorBackend<'_> {
+        TensorBackend {
             config: &self.config,
             device: &self.device,
             dtype: self.dtype(),
         }
     }
 
-    fn run_by<S: GradientSteps>(
+    fn run_by<S: GradientBackend>(
         &self,
-        steps: &S,
+        backend: &S,
         batch: &PackedBatch,
         unembedding: &Linear,
     ) -> Result<Outputs> {
-        let Hidden { hidden, trace } = self.hidden_states(steps, batch)?;
+        let Hidden { hidden, trace } = self.hidden_states(backend, batch)?;
         let lengths: Vec<usize> = batch.reads.iter().map(|read| read.tokens.len()).collect();
-        let sums = steps.sums(&hidden, &lengths)?;
+        let sums = backend.sums(&hidden, &lengths)?;
         // Those of predicted pairs fall out of their gradients, which are of f32.
         let fall_out = self.dtype() == DType::F32;
         let mut is_known = vec![false; batch.reads.len()];
@@ -453,11 +453,11 @@ impl Decoder {
             is_known[prediction.rejected] = true;
         }
         let others = |at: usize| !is_known[at];
-        let mut log_probs = self.log_probs(steps, batch, others, &hidden, unembedding)?;
+        let mut log_probs = self.log_probs(backend, batch, others, &hidden, unembedding)?;
         drop(hidden);
         let mut predictions = Vec::with_capacity(batch.predictions.len());
         if let Some(trace) = &trace {
-            for (displacement, simulation) in self.predict(steps, batch, trace, unembedding)? {
+            for (displacement, simulation) in self.predict(backend, batch, trace, unembedding)? {
                 let prediction = &batch.predictions[predictions.len()];
                 let reads = [prediction.chosen, prediction.rejected];
                 for (read, log_prob) in reads.into_iter().zip(displacement.log_probs) {
@@ -469,7 +469,7 @@ impl Decoder {
             }
         }
         let reads = sums.into_iter().zip(&batch.reads).zip(log_probs);
-        let output = |((sums, read), log_prob): ((Sums, &Read), f64)| Output {
+        let output = |((sums, read), log_prob): ((Sums, &Readout), f64)| Output {
             sum: sums.sum,
             last: sums.last,
             log_prob: read.has_targets().then_some(log_prob),
@@ -482,9 +482,9 @@ impl Decoder {
 
     /// The sum of the targets' `ln p` of each read that `is_wanted`; 0 of others. Rows of `hidden`
     /// are those that are read.
-    fn log_probs<S: Steps>(
+    fn log_probs<S: Backend>(
         &self,
-        steps: &S,
+        backend: &S,
         batch: &PackedBatch,
         is_wanted: impl Fn(usize) -> bool,
         hidden: &S::Rows,
@@ -503,9 +503,9 @@ impl Decoder {
         let mut read_of = read_of.into_iter();
         let at_once = self.logits_at_once();
         for (rows, targets) in rows.chunks(at_once).zip(targets.chunks(at_once)) {
-            let hidden = steps.select(hidden, rows)?;
-            let logits = steps.linear(&hidden, unembedding)?;
-            let of_targets = steps.log_probs(logits, targets)?;
+            let hidden = backend.select(hidden, rows)?;
+            let logits = backend.linear(&hidden, unembedding)?;
+            let of_targets = backend.log_probs(logits, targets)?;
             for (log_prob, read) in of_targets.into_iter().zip(&mut read_of) {
                 sums[read] += f64::from(log_prob);
             }
@@ -519,8 +519,8 @@ impl Decoder {
     }
 
     /// Cosines and sines of a batch's positions, of each rotary embedding.
-    fn angles<S: Steps>(&self, steps: &S, batch: &PackedBatch) -> Result<Vec<S::Angles>> {
-        let angles = self.ropes.iter().map(|rope| steps.angles(rope.at(batch)));
+    fn angles<S: Backend>(&self, backend: &S, batch: &PackedBatch) -> Result<Vec<S::Angles>> {
+        let angles = self.ropes.iter().map(|rope| backend.angles(rope.at(batch)));
         angles.collect()
     }
 
@@ -534,34 +534,34 @@ impl Decoder {
     }
 
     /// All that comes before the unembedding.
-    fn hidden_states<S: Steps>(&self, steps: &S, batch: &PackedBatch) -> Result<Hidden<S::Rows>> {
+    fn hidden_states<S: Backend>(&self, backend: &S, batch: &PackedBatch) -> Result<Hidden<S::Rows>> {
         let keep = Keep::of(batch);
         let kept_rows = (keep > Keep::Nothing).then(|| TraceRows::of(batch));
         let mut kept = Vec::new();
-        let mut hidden = steps.embed(&self.weights.embedding, &batch.tokens)?;
-        let angles = self.angles(steps, batch)?;
+        let mut hidden = backend.embed(&self.weights.embedding, &batch.tokens)?;
+        let angles = self.angles(backend, batch)?;
         let mut queries = Queries::all(batch);
-        let mut pattern = steps.pattern(&batch.segments, &queries.0)?;
+        let mut pattern = backend.pattern(&batch.segments, &queries.0)?;
         let layers = self.weights.blocks.iter().zip(&self.config.layers);
         for (number, (block, layer)) in layers.enumerate() {
             let heads = block.heads(layer, &angles);
             let is_last = number + 1 == self.config.layers.len();
-            let qkv = of_normed(steps, &hidden, block.attention_norm.as_ref(), &block.qkv)?;
+            let qkv = of_normed(backend, &hidden, block.attention_norm.as_ref(), &block.qkv)?;
             let held_qkv = match &kept_rows {
                 Some(rows) if keep == Keep::AllBlocks => {
-                    Some(steps.select(&qkv, &rows.held.tokens)?)
+                    Some(backend.select(&qkv, &rows.held.tokens)?)
                 }
                 _ => None,
             };
             if is_last {
                 // Of the last block only what is read matters.
                 queries = Queries::read(batch);
-                pattern = steps.pattern(&batch.segments, &queries.0)?;
-                hidden = steps.select(&hidden, &queries.tokens())?;
+                pattern = backend.pattern(&batch.segments, &queries.0)?;
+                hidden = backend.select(&hidden, &queries.tokens())?;
             }
-            let attended = steps.attend(qkv, &pattern, heads, self.attention(layer))?;
-            let branch = steps.linear(&attended, &block.output)?;
-            let after = steps.sum(&hidden, branch, block.attention_post_norm.as_ref())?;
+            let attended = backend.attend(qkv, &pattern, heads, self.attention(layer))?;
+            let branch = backend.linear(&attended, &block.output)?;
+            let after = backend.sum(&hidden, branch, block.attention_post_norm.as_ref())?;
             let read_by_mlp = if self.config.parallel_residual {
                 &hidden
             } else {
@@ -577,17 +577,17 @@ impl Decoder {
                     false => read,
                 };
                 kept.push(BlockTrace {
-                    attended: steps.select(&attended, read)?,
-                    mlp_input: steps.select(read_by_mlp, read)?,
+                    attended: backend.select(&attended, read)?,
+                    mlp_input: backend.select(read_by_mlp, read)?,
                     qkv: held_qkv,
                 });
             }
-            let down = self.mlp(steps, block, read_by_mlp, queries.len())?;
-            hidden = steps.sum(&after, down, block.mlp_post_norm.as_ref())?;
+            let down = self.mlp(backend, block, read_by_mlp, queries.len())?;
+            hidden = backend.sum(&after, down, block.mlp_post_norm.as_ref())?;
         }
         let rows = Tokens::new(batch, queries.tokens());
-        let read = steps.select(&hidden, &rows.rows(batch.read_tokens()))?;
-        let normed = steps.normed(&read, &self.weights.final_norm)?;
+        let read = backend.select(&hidden, &rows.rows(batch.read_tokens()))?;
+        let normed = backend.normed(&read, &self.weights.final_norm)?;
         let trace = kept_rows.map(|rows| Trace {
             blocks: kept,
             output: hidden,
@@ -600,16 +600,16 @@ impl Decoder {
     }
 
     /// What the MLP adds to rows, of which so many at a time are widened that memory stays bounded.
-    fn mlp<S: Steps>(
+    fn mlp<S: Backend>(
         &self,
-        steps: &S,
+        backend: &S,
         block: &Block,
         rows: &S::Rows,
         count: usize,
     ) -> Result<S::Rows> {
         let of_rows = |rows: &S::Rows| {
-            let up = of_normed(steps, rows, block.mlp_norm.as_ref(), &block.up)?;
-            steps.linear(&steps.activated(up)?, &block.down)
+            let up = of_normed(backend, rows, block.mlp_norm.as_ref(), &block.up)?;
+            backend.linear(&backend.activated(up)?, &block.down)
         };
         let at_once = self.config.mlp_rows();
         if count <= at_once {
@@ -617,21 +617,21 @@ impl Decoder {
         }
         let firsts = (0..count).step_by(at_once);
         let parts = firsts.map(|first| {
-            let part = steps.part(rows, first..count.min(first + at_once))?;
+            let part = backend.part(rows, first..count.min(first + at_once))?;
             of_rows(&part)
         });
-        steps.stack(parts.collect::<Result<Vec<_>>>()?)
+        backend.stack(parts.collect::<Result<Vec<_>>>()?)
     }
 }
 
-fn of_normed<S: Steps>(
-    steps: &S,
+fn of_normed<S: Backend>(
+    backend: &S,
     rows: &S::Rows,
     norm: Option<&Norm>,
     linear: &Linear,
 ) -> Result<S::Rows> {
     match norm {
-        None => steps.linear(rows, linear),
-        Some(norm) => steps.linear(&steps.normed(rows, norm)?, linear),
+        None => backend.linear(rows, linear),
+        Some(norm) => backend.linear(&backend.normed(rows, norm)?, linear),
     }
 }

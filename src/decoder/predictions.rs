@@ -3,14 +3,14 @@
 use candle_core::Result;
 
 use super::displacement::{Displacement, Tile};
-use super::gradient_steps::GradientSteps;
+use super::gradient_backend::GradientBackend;
 use super::simulation::Simulation;
 use super::trace::Trace;
 use super::{Decoder, Linear, PackedBatch, Prediction};
 
 impl Decoder {
     /// The predictions of a batch, in order.
-    pub(super) fn predict<S: GradientSteps>(
+    pub(super) fn predict<S: GradientBackend>(
         &self,
         steps: &S,
         batch: &PackedBatch,

@@ -7,7 +7,7 @@
 use candle_core::Result;
 
 use super::displacement::{BlockGradients, Displacement};
-use super::gradient_steps::{GradientSteps, PairRows};
+use super::gradient_backend::{GradientBackend, PairRows};
 use super::trace::{BlockTrace, Tokens, Trace};
 use super::{Alone, Decoder, Linear, Queries, of_normed};
 
@@ -30,16 +30,16 @@ pub(super) struct BlockSigns<S> {
 }
 
 impl<S> BlockSigns<S> {
-    fn new<G: GradientSteps<Signs = S>>(
-        steps: &G,
+    fn new<G: GradientBackend<Signs = S>>(
+        backend: &G,
         kept: &BlockTrace<G::Rows>,
         gradients: &BlockGradients<G::Rows>,
         pair: &PairRows,
     ) -> Result<Self> {
         Ok(Self {
-            output: steps.signs(&gradients.output, &kept.attended, pair)?,
-            up: steps.signs(&gradients.up, &gradients.normed, pair)?,
-            down: steps.signs(&gradients.down, &gradients.inner, pair)?,
+            output: backend.signs(&gradients.output, &kept.attended, pair)?,
+            up: backend.signs(&gradients.up, &gradients.normed, pair)?,
+            down: backend.signs(&gradients.down, &gradients.inner, pair)?,
         })
     }
 }
@@ -65,16 +65,16 @@ struct Responses {
 impl Decoder {
     /// Which way the matrices of each block move by a step on one pair, the last block first. `rows` of the
     /// trace are those of the tile that the pair is in, whose last block is known.
-    pub(super) fn signs<S: GradientSteps>(
+    pub(super) fn signs<S: GradientBackend>(
         &self,
-        steps: &S,
+        backend: &S,
         trace: &Trace<S::Rows>,
         rows: &[u32],
         pair: &PairRows,
         kept: &BlockTrace<S::Rows>,
         gradients: &BlockGradients<S::Rows>,
     ) -> Result<Vec<BlockSigns<S::Signs>>> {
-        let mut signs = vec![BlockSigns::new(steps, kept, gradients, pair)?];
+        let mut signs = vec![BlockSigns::new(backend, kept, gradients, pair)?];
         let own = pair.chosen.clone().chain(pair.rejected.clone());
         let own: Vec<u32> = own.map(|row| row as u32).collect();
         let rows: Vec<u32> = own.iter().map(|row| rows[*row as usize]).collect();
@@ -83,21 +83,21 @@ impl Decoder {
             chosen: 0..chosen,
             rejected: chosen..rows.len(),
         };
-        let mut above = steps.select(&gradients.below, &own)?;
+        let mut above = backend.select(&gradients.below, &own)?;
         let blocks = self.weights.blocks.iter().zip(&trace.blocks);
         for (block, kept) in blocks.rev().skip(1) {
-            let kept = kept.of_rows(steps, &rows)?;
-            let gradients = self.block_gradients(steps, block, &kept, above, rows.len())?;
-            signs.push(BlockSigns::new(steps, &kept, &gradients, &pair)?);
+            let kept = kept.of_rows(backend, &rows)?;
+            let gradients = self.block_gradients(backend, block, &kept, above, rows.len())?;
+            signs.push(BlockSigns::new(backend, &kept, &gradients, &pair)?);
             above = gradients.below;
         }
         Ok(signs)
     }
 
     /// Simulates the step of one pair. `signs` are of the last block first.
-    pub(super) fn simulate<S: GradientSteps>(
+    pub(super) fn simulate<S: GradientBackend>(
         &self,
-        steps: &S,
+        backend: &S,
         trace: &Trace<S::Rows>,
         alone: &Alone,
         displacement: &Displacement,
@@ -106,8 +106,8 @@ impl Decoder {
     ) -> Result<Simulation> {
         let tokens = displacement.changes.iter().map(|(token, _)| *token);
         // Both by the same arithmetic, so that nothing but the step differs.
-        let before = self.responses(steps, trace, alone, signs, 0.0, unembedding)?;
-        let after = self.responses(steps, trace, alone, signs, alone.step, unembedding)?;
+        let before = self.responses(backend, trace, alone, signs, 0.0, unembedding)?;
+        let after = self.responses(backend, trace, alone, signs, alone.step, unembedding)?;
         let [[chosen, rejected], [chosen_before, rejected_before]] =
             [&after, &before].map(|of| of.log_probs);
         let log_sum = |logits: &[f64]| {
@@ -127,9 +127,9 @@ impl Decoder {
     }
 
     /// The responses' rows of a pair through the model, whose matrices are moved by a step.
-    fn responses<S: GradientSteps>(
+    fn responses<S: GradientBackend>(
         &self,
-        steps: &S,
+        backend: &S,
         trace: &Trace<S::Rows>,
         alone: &Alone,
         signs: &[BlockSigns<S::Signs>],
@@ -149,42 +149,42 @@ impl Decoder {
             .iter()
             .map(|token| batch.tokens[*token as usize])
             .collect();
-        let mut hidden = steps.embed(&self.weights.embedding, &ids)?;
-        let angles = self.angles(steps, batch)?;
-        let pattern = steps.pattern(&batch.segments, &queries.0)?;
+        let mut hidden = backend.embed(&self.weights.embedding, &ids)?;
+        let angles = self.angles(backend, batch)?;
+        let pattern = backend.pattern(&batch.segments, &queries.0)?;
         let blocks = self.weights.blocks.iter().zip(&self.config.layers);
         let kept = trace.blocks.iter().zip(signs.iter().rev());
         for ((block, layer), (kept, signs)) in blocks.zip(kept) {
             let heads = block.heads(layer, &angles);
-            let mut qkv = of_normed(steps, &hidden, block.attention_norm.as_ref(), &block.qkv)?;
+            let mut qkv = of_normed(backend, &hidden, block.attention_norm.as_ref(), &block.qkv)?;
             if let Some(before) = kept.qkv.as_ref().filter(|_| !held.is_empty()) {
-                let all = steps.stack(vec![steps.select(before, &held)?, qkv])?;
-                qkv = steps.select(&all, &order)?;
+                let all = backend.stack(vec![backend.select(before, &held)?, qkv])?;
+                qkv = backend.select(&all, &order)?;
             }
-            let attended = steps.attend(qkv, &pattern, heads, self.attention(layer))?;
-            let branch = steps.linear_moved(&attended, &block.output, &signs.output, step)?;
-            let after = steps.sum(&hidden, branch, block.attention_post_norm.as_ref())?;
+            let attended = backend.attend(qkv, &pattern, heads, self.attention(layer))?;
+            let branch = backend.linear_moved(&attended, &block.output, &signs.output, step)?;
+            let after = backend.sum(&hidden, branch, block.attention_post_norm.as_ref())?;
             let mlp_input = match self.config.parallel_residual {
                 true => &hidden,
                 false => &after,
             };
             let up = match &block.mlp_norm {
-                None => steps.linear_moved(mlp_input, &block.up, &signs.up, step)?,
+                None => backend.linear_moved(mlp_input, &block.up, &signs.up, step)?,
                 Some(norm) => {
-                    let normed = steps.normed(mlp_input, norm)?;
-                    steps.linear_moved(&normed, &block.up, &signs.up, step)?
+                    let normed = backend.normed(mlp_input, norm)?;
+                    backend.linear_moved(&normed, &block.up, &signs.up, step)?
                 }
             };
-            let inner = steps.activated(up)?;
-            let branch = steps.linear_moved(&inner, &block.down, &signs.down, step)?;
-            hidden = steps.sum(&after, branch, block.mlp_post_norm.as_ref())?;
+            let inner = backend.activated(up)?;
+            let branch = backend.linear_moved(&inner, &block.down, &signs.down, step)?;
+            hidden = backend.sum(&after, branch, block.mlp_post_norm.as_ref())?;
         }
         let rows = Tokens::new(batch, read);
-        let hidden = steps.select(&hidden, &rows.rows(batch.read_tokens()))?;
-        let hidden = steps.normed(&hidden, &self.weights.final_norm)?;
-        let log_probs = self.log_probs(steps, batch, |_| true, &hidden, unembedding)?;
-        let first = steps.part(&hidden, 0..1)?;
-        let logits = steps.to_host(&steps.linear(&first, unembedding)?)?;
+        let hidden = backend.select(&hidden, &rows.rows(batch.read_tokens()))?;
+        let hidden = backend.normed(&hidden, &self.weights.final_norm)?;
+        let log_probs = self.log_probs(backend, batch, |_| true, &hidden, unembedding)?;
+        let first = backend.part(&hidden, 0..1)?;
+        let logits = backend.to_host(&backend.linear(&first, unembedding)?)?;
         Ok(Responses {
             log_probs: [log_probs[0], log_probs[1]],
             logits: logits.into_iter().map(|x| self.capped(x).0).collect(),

@@ -2,7 +2,7 @@
 
 use candle_core::Result;
 
-use super::steps::Steps;
+use super::backend::Backend;
 use super::{PackedBatch, Queries};
 
 /// How much is kept of a forward pass.
@@ -39,10 +39,10 @@ pub(super) struct BlockTrace<R> {
 
 impl<R> BlockTrace<R> {
     /// The same of some rows, without projections.
-    pub fn of_rows<S: Steps<Rows = R>>(&self, steps: &S, rows: &[u32]) -> Result<Self> {
+    pub fn of_rows<S: Backend<Rows = R>>(&self, backend: &S, rows: &[u32]) -> Result<Self> {
         Ok(Self {
-            attended: steps.select(&self.attended, rows)?,
-            mlp_input: steps.select(&self.mlp_input, rows)?,
+            attended: backend.select(&self.attended, rows)?,
+            mlp_input: backend.select(&self.mlp_input, rows)?,
             qkv: None,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::decoder::{Alone, PackedBatch, Predicted, Prediction, Read, Segment};
+use crate::decoder::{Alone, PackedBatch, Predicted, Prediction, Readout, Segment};
 use crate::models::group::Group;
 use crate::texts::sequence::{Sequence, common_prefix};
 
@@ -210,11 +210,11 @@ impl<'a> PrefixTree<'a> {
 
 impl Leaf<'_> {
     /// What is read of a sequence whose tokens lie along `path`.
-    fn read(&self, path: &[Range<usize>]) -> Read {
+    fn read(&self, path: &[Range<usize>]) -> Readout {
         let skipped = self.sequence.contexts().start;
         let tokens = path.iter().cloned().flatten().skip(skipped);
         let targets = self.end_token.map(|end| self.sequence.targets(end));
-        Read {
+        Readout {
             tokens: tokens.map(|token| token as u32).collect(),
             targets: targets.unwrap_or_default(),
         }

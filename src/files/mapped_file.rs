@@ -47,7 +47,7 @@ impl MappedFile {
     }
 
     /// Says that a part of it was read, so that it need not stay in memory.
-    pub fn let_go(&self, part: Range<usize>) {
+    pub fn release(&self, part: Range<usize>) {
         #[cfg(unix)]
         {
             use memmap2::UncheckedAdvice::DontNeed;

@@ -5,10 +5,10 @@ pub mod error;
 pub mod gguf;
 #[cfg(feature = "remote")]
 pub mod hub;
+pub(crate) mod locations;
 pub(crate) mod mapped_file;
 pub(crate) mod memory;
 pub mod model_directory;
-pub(crate) mod places;
 mod small_file;
 pub(crate) mod special_tokens;
 pub(crate) mod stores;

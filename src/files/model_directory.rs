@@ -366,7 +366,7 @@ impl ModelDirectory {
         let stacked =
             stacked.map_err(|error| self.refuse(format!("tensor {}: {error}", last.name)))?;
         for tensor in tensors {
-            self.shards[tensor.shard].let_go(tensor.bytes.clone());
+            self.shards[tensor.shard].release(tensor.bytes.clone());
         }
         Ok(stacked)
     }

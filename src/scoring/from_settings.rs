@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ches_udfs::{ChesSettings, PromptFormat, ScorerError};
 
 use crate::engine::device;
-use crate::files::places;
+use crate::files::locations;
 use crate::models::model::{Identity, Model};
 use crate::models::open_models;
 use crate::scoring::score_cache::{self, ScoreCache};
@@ -39,7 +39,7 @@ pub fn open_model(
         ));
     };
     let of_model = |error: crate::files::error::ModelError| setting("model", error.to_string());
-    let path = places::local(place).map_err(of_model)?;
+    let path = locations::local(place).map_err(of_model)?;
     let identity = Identity::of(&path, &settings.device, settings.dtype);
     let identity = identity.map_err(of_model)?;
     let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);

@@ -24,6 +24,6 @@ pub trait Observer: Debug + Send + Sync + 'static {
 
 /// Watches nothing.
 #[derive(Debug)]
-pub struct Nobody;
+pub struct NoopObserver;
 
-impl Observer for Nobody {}
+impl Observer for NoopObserver {}

@@ -13,7 +13,7 @@ use crate::models::model::Model;
 use crate::scoring::encoded_pair::EncodedPair;
 use crate::scoring::from_settings::{open_model, other, template_in_effect};
 use crate::scoring::memo::Memo;
-use crate::scoring::observer::{Nobody, Observer};
+use crate::scoring::observer::{NoopObserver, Observer};
 use crate::scoring::run::{RowResult, Run};
 use crate::scoring::score_cache::ScoreCache;
 use crate::texts::chat_template::STACK_BYTES;
@@ -45,7 +45,7 @@ impl ModelScorer {
             model: Arc::default(),
             memo: Arc::default(),
             cache: Arc::default(),
-            observer: Arc::new(Nobody),
+            observer: Arc::new(NoopObserver),
         }
     }
 

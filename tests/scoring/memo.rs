@@ -9,7 +9,7 @@ use datafusion::arrow::datatypes::{Float64Type, Int64Type};
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::error::Result;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion_ches::ches_udfs::Pieces;
+use datafusion_ches::ches_udfs::SessionExtension;
 use datafusion_ches::{Ches, ChesSettings, ModelScorer, Observer};
 use tempfile::TempDir;
 
@@ -205,7 +205,7 @@ async fn a_host_without_the_rules_pays_once() {
         .options_mut()
         .extensions
         .insert(settings);
-    for function in Pieces::new(fixture.ches.scorer()).functions {
+    for function in SessionExtension::new(fixture.ches.scorer()).functions {
         ctx.register_udf(Arc::unwrap_or_clone(function));
     }
     let query =

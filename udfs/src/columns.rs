@@ -9,8 +9,8 @@ use datafusion::common::{exec_datafusion_err, plan_err};
 use datafusion::error::Result;
 
 use crate::json_messages::json_messages;
-use crate::legible::quoted;
 use crate::message_fields::{FieldColumn, is_shown};
+use crate::printable::quoted;
 use crate::scorer::Argument;
 use crate::template_variables::text_within;
 use crate::text::{ASSISTANT, Content, FieldValue, MessageField, Text, Turn, USER, text_parts};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bitflags::bitflags;
 
-use crate::legible::legible;
 use crate::preference_pair::{PreferencePair, PromptedResponse};
+use crate::printable::printable;
 use crate::query_resources::{QueryMemory, ScoreMetrics};
 use crate::settings::ChesSettings;
 
@@ -219,7 +219,7 @@ impl RowError {
     pub fn of(argument: Argument, reason: impl Into<String>) -> Self {
         Self {
             argument: Some(argument),
-            reason: legible(reason.into()),
+            reason: printable(reason.into()),
         }
     }
 
@@ -227,7 +227,7 @@ impl RowError {
     pub fn of_row(reason: impl Into<String>) -> Self {
         Self {
             argument: None,
-            reason: legible(reason.into()),
+            reason: printable(reason.into()),
         }
     }
 }

@@ -44,7 +44,7 @@ pub enum ModelDtype {
 }
 
 /// The words of a setting that takes one of a few.
-trait Words: Sized + Copy + PartialEq + 'static {
+trait Keyword: Sized + Copy + PartialEq + 'static {
     const WORDS: &'static [(&'static str, Self)];
 
     fn word(self) -> &'static str {
@@ -55,11 +55,11 @@ trait Words: Sized + Copy + PartialEq + 'static {
     }
 }
 
-impl Words for OnError {
+impl Keyword for OnError {
     const WORDS: &'static [(&'static str, Self)] = &[("fail", Self::Fail), ("null", Self::Null)];
 }
 
-impl Words for PromptFormat {
+impl Keyword for PromptFormat {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("auto", Self::Auto),
         ("chat", Self::Chat),
@@ -67,7 +67,7 @@ impl Words for PromptFormat {
     ];
 }
 
-impl Words for ModelDtype {
+impl Keyword for ModelDtype {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("auto", Self::Auto),
         ("f32", Self::F32),
@@ -325,7 +325,7 @@ fn fraction(key: &str, value: &str) -> Result<f64> {
     fraction.map_or_else(|| refuse(key, value, "a number from 0 to 1"), Ok)
 }
 
-fn word<T: Words>(key: &str, value: &str) -> Result<T> {
+fn word<T: Keyword>(key: &str, value: &str) -> Result<T> {
     T::WORDS
         .iter()
         .find_map(|(word, of)| word.eq_ignore_ascii_case(value.trim()).then_some(*of))

@@ -5,8 +5,8 @@ use arrow::array::{Array, ArrayRef, AsArray, StructArray};
 use arrow::datatypes::{DataType, Fields};
 use datafusion::error::Result;
 
-use crate::legible::quoted;
 use crate::message_fields::{FieldColumn, is_shown};
+use crate::printable::quoted;
 use crate::text::FieldValue;
 
 /// Names and values that the chat template finds besides, in one row.

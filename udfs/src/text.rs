@@ -1,6 +1,6 @@
 //! What a cell of a text column holds.
 
-use crate::legible::quoted;
+use crate::printable::quoted;
 
 /// The role of a turn that the model under training writes.
 pub const ASSISTANT: &str = "assistant";

@@ -47,9 +47,9 @@ const COMMIT: Duration = Duration::from_secs(40);
 
 /// Runs that were dropped and are being cleared away.
 #[derive(Debug, Clone, Default)]
-pub struct Clearing(Arc<Mutex<Vec<JoinHandle<()>>>>);
+pub struct Cleanup(Arc<Mutex<Vec<JoinHandle<()>>>>);
 
-impl Clearing {
+impl Cleanup {
     fn add(&self, task: JoinHandle<()>) {
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.retain(|task| !task.is_finished());
@@ -93,7 +93,7 @@ pub async fn copy(
     ctx: &SessionContext,
     plan: LogicalPlan,
     origin: Origin<'_>,
-    clearing: &Clearing,
+    clearing: &Cleanup,
 ) -> Result<DataFrame> {
     let mut target = None;
     plan.apply(|node| {
@@ -133,7 +133,7 @@ pub enum Origin<'a> {
 struct Output {
     /// None when it is over.
     open: Option<Open>,
-    clearing: Clearing,
+    clearing: Cleanup,
     runtime: Arc<RuntimeEnv>,
 }
 
@@ -175,7 +175,7 @@ impl Output {
     async fn begin(
         ctx: &SessionContext,
         target: Target,
-        clearing: &Clearing,
+        clearing: &Cleanup,
     ) -> Result<Self, String> {
         let run = new_run();
         let claim = target.claim(&run).await?;

@@ -12,9 +12,9 @@ use super::matmul::{View, ViewMut, product, product_transposed};
 use super::packed::{COLUMNS, Packed, panel_product};
 use super::softmax::{exponentials_from, highest, soft_cap};
 use super::vectorised::vectorised;
-use super::{Cpu, Rows, add_bias, each_part, product_of, rows, with_norm};
-use crate::decoder::gradient_steps::{GradientSteps, PairRows, Products};
-use crate::decoder::steps::Steps;
+use super::{CpuBackend, Rows, add_bias, each_part, product_of, rows, with_norm};
+use crate::decoder::backend::Backend;
+use crate::decoder::gradient_backend::{GradientBackend, PairRows, Products};
 use crate::decoder::{Linear, Matrix, Norm};
 
 /// So many hidden states are unembedded at once.
@@ -41,7 +41,7 @@ struct Unembedded {
     of_target: f32,
 }
 
-impl GradientSteps for Cpu<'_> {
+impl GradientBackend for CpuBackend<'_> {
     type Signs = Signs;
 
     fn exact(&self) -> Self {
@@ -226,8 +226,8 @@ impl GradientSteps for Cpu<'_> {
     }
 }
 
-impl Cpu<'_> {
-    /// As [`GradientSteps::unembedded`], of few enough rows.
+impl CpuBackend<'_> {
+    /// As [`GradientBackend::unembedded`], of few enough rows.
     fn unembedded_part(
         &self,
         hidden: &[f32],

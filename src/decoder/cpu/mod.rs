@@ -22,8 +22,8 @@ use self::matmul::{View, ViewMut, product_transposed};
 pub(super) use self::packed::Packed;
 use self::rows::{NormOf, Preparation};
 use super::attention::{Attention, Pattern, Segment};
+use super::backend::{self, Backend, Sums};
 use super::rope::Table;
-use super::steps::{self, Steps, Sums};
 use super::{DecoderConfig, Linear, Matrix, Norm};
 
 /// Weights that are not f32 become so, so many at a time.
@@ -31,7 +31,7 @@ const CONVERTED: usize = 1 << 20;
 
 /// The steps on CPU.
 #[derive(Debug)]
-pub(super) struct Cpu<'a> {
+pub(super) struct CpuBackend<'a> {
     config: &'a DecoderConfig,
     /// Whether nothing is rounded to the type of the weights.
     is_exact: bool,
@@ -93,7 +93,7 @@ fn with_norm_if<T>(
     }
 }
 
-impl<'a> Cpu<'a> {
+impl<'a> CpuBackend<'a> {
     pub fn new(config: &'a DecoderConfig) -> Self {
         Self {
             config,
@@ -102,9 +102,9 @@ impl<'a> Cpu<'a> {
     }
 }
 
-impl Cpu<'_> {
+impl CpuBackend<'_> {
     /// Clips, norms and rotates queries, keys and values, in their place.
-    pub fn prepare(&self, qkv: &mut Rows, with: &steps::Heads<Table>) -> Result<()> {
+    pub fn prepare(&self, qkv: &mut Rows, with: &backend::Heads<Table>) -> Result<()> {
         with_norm_if(with.query_norm, self.eps(), |query_norm| {
             with_norm_if(with.key_norm, self.eps(), |key_norm| {
                 let preparation = Preparation {
@@ -157,7 +157,7 @@ impl Cpu<'_> {
     }
 }
 
-impl Steps for Cpu<'_> {
+impl Backend for CpuBackend<'_> {
     type Rows = Rows;
     type Angles = Table;
     type Pattern = Pattern;
@@ -202,7 +202,7 @@ impl Steps for Cpu<'_> {
         &self,
         mut qkv: Rows,
         pattern: &Pattern,
-        with: steps::Heads<Table>,
+        with: backend::Heads<Table>,
         attention: Attention,
     ) -> Result<Rows> {
         self.prepare(&mut qkv, &with)?;

@@ -5,8 +5,8 @@ use candle_nn::Activation;
 
 use super::{Attention, Segment};
 use crate::decoder::DecoderConfig;
-use crate::decoder::steps::Steps;
-use crate::decoder::tensors::{AttentionKernel, PreparedHeads, Tensors};
+use crate::decoder::backend::Backend;
+use crate::decoder::tensors::{AttentionKernel, PreparedHeads, TensorBackend};
 
 /// Heads, and how they attend.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,7 +68,7 @@ pub fn attend_on(
         embedding_scale: None,
         clip_qkv: None,
     };
-    let steps = Tensors {
+    let steps = TensorBackend {
         config: &config,
         device,
         dtype,

@@ -13,11 +13,11 @@ pub use kernels::{AttentionShape, attend_on};
 pub use times::StepTimes;
 
 use super::attention::{Attention, Pattern, Segment};
-use super::cpu::{Cpu, Rows};
-use super::gradient_steps::GradientSteps;
+use super::backend::{Backend, Heads};
+use super::cpu::{CpuBackend, Rows};
+use super::gradient_backend::GradientBackend;
 use super::rope::Table;
-use super::steps::{Heads, Steps};
-use super::tensors::{AttentionKernel, AttentionPattern, PreparedHeads, Tensors};
+use super::tensors::{AttentionKernel, AttentionPattern, PreparedHeads, TensorBackend};
 use super::{Block, Decoder, LayerConfig, Linear, Norm, PackedBatch};
 
 /// Tokens of the sequences that are computed: one, and about what kernels take at a time.
@@ -54,7 +54,7 @@ impl Decoder {
     /// With the step that differs, and by how much.
     pub fn check_device(&self) -> Result<DeviceCheck> {
         let batch = self.check_batch();
-        let pattern = |steps: &Tensors| {
+        let pattern = |steps: &TensorBackend| {
             let all: Vec<_> = batch.segments.iter().map(|s| s.own.clone()).collect();
             steps.pattern(&batch.segments, &all)
         };
@@ -65,7 +65,7 @@ impl Decoder {
     fn check_blocks(
         &self,
         batch: &PackedBatch,
-        pattern: impl FnOnce(&Tensors) -> Result<AttentionPattern>,
+        pattern: impl FnOnce(&TensorBackend) -> Result<AttentionPattern>,
     ) -> Result<DeviceCheck> {
         let steps = self.tensors();
         let pattern = pattern(&steps)?;
@@ -169,14 +169,14 @@ impl Decoder {
     /// The steps of one block on the batch's embeddings.
     fn compared(
         &self,
-        steps: &Tensors,
+        steps: &TensorBackend,
         batch: &PackedBatch,
         pattern: &AttentionPattern,
         block: &Block,
         layer: &LayerConfig,
     ) -> Result<Vec<Compared>> {
         let host = Host {
-            cpu: Cpu::new(&self.config),
+            cpu: CpuBackend::new(&self.config),
             device: steps,
             lengths: batch.segments.iter().map(|s| s.own.len()).collect(),
             dtype: self.dtype(),
@@ -299,8 +299,8 @@ fn smallest(dtype: DType) -> f64 {
 
 /// The host, which repeats the device's steps.
 struct Host<'a> {
-    cpu: Cpu<'a>,
-    device: &'a Tensors<'a>,
+    cpu: CpuBackend<'a>,
+    device: &'a TensorBackend<'a>,
     lengths: Vec<usize>,
     /// The type of the weights.
     dtype: DType,
@@ -623,7 +623,7 @@ mod tests {
             context: Vec::new(),
             sequence_tokens: batch.tokens.len(),
         };
-        let wrong = |steps: &Tensors| steps.pattern(from_ref(&whole), from_ref(&whole.own));
+        let wrong = |steps: &TensorBackend| steps.pattern(from_ref(&whole), from_ref(&whole.own));
         let refusal = decoder.check_blocks(&batch, wrong).unwrap_err().to_string();
         let said = "cpu in bf16: attention of block 1 is not what the host computes: for a sequence of 127";
         assert!(refusal.starts_with(said), "{refusal}");

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use candle_core::{Device, Result, Tensor};
 
 use crate::decoder::attention::{Attention, Segment};
+use crate::decoder::backend::{Backend, Heads, Sums};
 use crate::decoder::rope::Table;
-use crate::decoder::steps::{Heads, Steps, Sums};
-use crate::decoder::tensors::{Angles, AttentionPattern, Tensors};
-use crate::decoder::{Decoder, Linear, Norm, PackedBatch, Read};
+use crate::decoder::tensors::{Angles, AttentionPattern, TensorBackend};
+use crate::decoder::{Decoder, Linear, Norm, PackedBatch, Readout};
 
 /// The time of a forward pass, the device waited for after each step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Decoder {
         let hidden = self.hidden_states(&steps, &batch)?.hidden;
         let lengths: Vec<usize> = batch.reads.iter().map(|read| read.tokens.len()).collect();
         steps.sums(&hidden, &lengths)?;
-        if batch.reads.iter().any(Read::has_targets) {
+        if batch.reads.iter().any(Readout::has_targets) {
             self.log_probs(&steps, &batch, |_| true, &hidden, &self.weights.unembedding)?;
         }
         self.device.synchronize()?;
@@ -64,7 +64,7 @@ impl Decoder {
 
 /// Steps whose times are added up.
 struct Timed<'a> {
-    steps: Tensors<'a>,
+    steps: TensorBackend<'a>,
     device: &'a Device,
     attention: Cell<Duration>,
     products: Cell<Duration>,
@@ -81,7 +81,7 @@ impl Timed<'_> {
     }
 }
 
-impl Steps for Timed<'_> {
+impl Backend for Timed<'_> {
     type Rows = Tensor;
     type Angles = Angles;
     type Pattern = AttentionPattern;

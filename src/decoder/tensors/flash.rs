@@ -8,7 +8,7 @@ use std::ops::Range;
 use candle_core::{DType, Device, Error, Result, Tensor};
 use candle_flash_attn::flash_attn_varlen_alibi_windowed_softcap;
 
-use super::{PreparedHeads, Tensors};
+use super::{PreparedHeads, TensorBackend};
 use crate::decoder::attention::{Attention, Pattern, Segment};
 
 /// The widths of heads that there are kernels for; those in between are taken by the next wider.
@@ -101,7 +101,7 @@ impl FlashPattern {
     ///
     /// # Errors
     /// When the device has no memory for it.
-    pub fn new(pattern: &Pattern, with: &Tensors) -> Result<Option<Self>> {
+    pub fn new(pattern: &Pattern, with: &TensorBackend) -> Result<Option<Self>> {
         let head_dim = with.config.head_dim;
         let fits = is_supported(with.device)?
             && matches!(with.dtype, DType::BF16 | DType::F16)

@@ -6,9 +6,9 @@ use std::ops::Range;
 use candle_core::{D, DType, Result, Tensor, bail};
 use candle_nn::Activation;
 
-use super::Tensors;
+use super::TensorBackend;
 use super::attention::soft_cap;
-use crate::decoder::gradient_steps::{GradientSteps, PairRows, Products};
+use crate::decoder::gradient_backend::{GradientBackend, PairRows, Products};
 use crate::decoder::{Linear, Matrix, Norm};
 
 /// So many numbers of a matrix's gradient, or of logits, are held at once.
@@ -20,7 +20,7 @@ pub struct Signs {
     pieces: Vec<Tensor>,
 }
 
-impl GradientSteps for Tensors<'_> {
+impl GradientBackend for TensorBackend<'_> {
     type Signs = Signs;
 
     fn exact(&self) -> Self {
@@ -159,7 +159,7 @@ impl GradientSteps for Tensors<'_> {
         signs: &Signs,
         step: f64,
     ) -> Result<Tensor> {
-        use crate::decoder::steps::Steps;
+        use crate::decoder::backend::Backend;
         let rows = rows.to_dtype(DType::F32)?;
         let still = self.linear(&rows, linear)?;
         let moved = |signs: &Tensor| {
@@ -174,7 +174,7 @@ impl GradientSteps for Tensors<'_> {
 /// So many tokens of the vocabulary are met at once.
 const VOCABULARY: usize = 1 << 14;
 
-impl Tensors<'_> {
+impl TensorBackend<'_> {
     /// The pieces of a matrix as f32, at most so many rows each, with the rows that they are.
     fn each_piece(
         &self,
@@ -224,7 +224,7 @@ impl Tensors<'_> {
         Tensor::cat(&found, 0)
     }
 
-    /// As [`GradientSteps::unembedded`], of few enough rows.
+    /// As [`GradientBackend::unembedded`], of few enough rows.
     fn unembedded_part(
         &self,
         hidden: &Tensor,

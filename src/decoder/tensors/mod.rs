@@ -14,13 +14,13 @@ use candle_nn::ops::{layer_norm, rms_norm};
 use candle_nn::rotary_emb::rope_thd;
 
 use super::attention::{Attention, Pattern, Segment};
+use super::backend::{Backend, Heads, Sums};
 use super::rope::Table;
-use super::steps::{Heads, Steps, Sums};
 use super::{DecoderConfig, Linear, Matrix, Norm};
 
 /// The steps of one model on one device.
 #[derive(Debug)]
-pub(super) struct Tensors<'a> {
+pub(super) struct TensorBackend<'a> {
     pub config: &'a DecoderConfig,
     pub device: &'a Device,
     /// The type of the weights.
@@ -64,7 +64,7 @@ pub enum AttentionKernel {
     Flash,
 }
 
-impl Tensors<'_> {
+impl TensorBackend<'_> {
     /// Queries, keys and values of their projections: clipped, normed and rotated.
     pub fn prepared(&self, qkv: Tensor, with: &Heads<Angles>) -> Result<PreparedHeads> {
         let DecoderConfig {
@@ -122,7 +122,7 @@ impl Tensors<'_> {
     }
 }
 
-impl Tensors<'_> {
+impl TensorBackend<'_> {
     /// Queries or keys, `(tokens, width)`, normed in groups as wide as the norm; f32.
     fn normed_heads(&self, heads: &Tensor, norm: Option<&Norm>) -> Result<Tensor> {
         let heads = heads.to_dtype(DType::F32)?;
@@ -135,7 +135,7 @@ impl Tensors<'_> {
     }
 }
 
-impl Tensors<'_> {
+impl TensorBackend<'_> {
     /// `rows · matrixᵀ`.
     fn product_of(&self, rows: &Tensor, matrix: &Matrix) -> Result<Tensor> {
         let rows = rows.to_dtype(self.dtype)?;
@@ -153,7 +153,7 @@ impl Tensors<'_> {
     }
 }
 
-impl Tensors<'_> {
+impl TensorBackend<'_> {
     /// The activation of each value. candle's CUDA kernels compute in the type of the values, in which the
     /// difference that GELU is of negative ones is lost in half precision.
     fn through_activation(&self, values: &Tensor) -> Result<Tensor> {
@@ -180,7 +180,7 @@ fn rotated(heads: &Tensor, angles: &Angles) -> Result<Tensor> {
     Tensor::cat(&[&first, &rest], D::Minus1)
 }
 
-impl Steps for Tensors<'_> {
+impl Backend for TensorBackend<'_> {
     type Rows = Tensor;
     type Angles = Angles;
     type Pattern = AttentionPattern;

@@ -340,7 +340,7 @@ impl Gguf {
         let stacked =
             stacked.map_err(|error| self.refuse(format!("tensor {}: {error}", last.name)))?;
         for info in infos {
-            self.files[info.file].let_go(info.range());
+            self.files[info.file].release(info.range());
         }
         Ok(stacked)
     }
@@ -379,7 +379,7 @@ impl Gguf {
                 let refuse = |error| self.refuse(format!("tensor {}: {error}", part.name));
                 pieces.push(piece.map_err(refuse)?);
             }
-            self.files[info.file].let_go(info.range());
+            self.files[info.file].release(info.range());
         }
         Ok(pieces)
     }

@@ -39,7 +39,7 @@ pub struct DatasetStore {
 
 /// A place in the store.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct Location {
     /// `org/name`
     id: String,
     /// As it is written in the place, with its `@`.
@@ -48,7 +48,7 @@ struct Place {
     path: String,
 }
 
-impl Place {
+impl Location {
     fn parse(location: &Path) -> Result<Self> {
         let parts: Vec<_> = location
             .parts()
@@ -133,7 +133,7 @@ impl DatasetStore {
     }
 
     /// The commit that a place's revision is.
-    async fn commit(&self, place: &Place) -> Result<String> {
+    async fn commit(&self, place: &Location) -> Result<String> {
         let key = format!("{}{}", place.id, place.revision);
         let lock = || self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((commit, since)) = lock().get(&key)
@@ -151,7 +151,7 @@ impl DatasetStore {
     }
 
     async fn located(&self, location: &Path) -> Result<Located> {
-        let place = Place::parse(location)?;
+        let place = Location::parse(location)?;
         place.refuse_partial()?;
         Ok(Located {
             kind: Kind::Dataset,
@@ -161,7 +161,7 @@ impl DatasetStore {
         })
     }
 
-    async fn items(&self, place: &Place, recursive: bool) -> Result<Vec<Item>> {
+    async fn items(&self, place: &Location, recursive: bool) -> Result<Vec<Item>> {
         let commit = self.commit(place).await?;
         let mut items = Vec::new();
         let listed = self
@@ -183,11 +183,11 @@ impl DatasetStore {
 }
 
 /// An item's place in the store, if it can have one.
-fn location(place: &Place, item: &Item) -> Option<Path> {
+fn location(place: &Location, item: &Item) -> Option<Path> {
     Path::parse(format!("{}{}/{}", place.id, place.revision, item.path)).ok()
 }
 
-fn meta(place: &Place, item: &Item) -> Option<ObjectMeta> {
+fn meta(place: &Location, item: &Item) -> Option<ObjectMeta> {
     Some(ObjectMeta {
         location: location(place, item)?,
         last_modified: DateTime::default(),
@@ -250,7 +250,7 @@ impl ObjectStore for DatasetStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let place = Place::parse(prefix.unwrap_or(&Path::default()));
+        let place = Location::parse(prefix.unwrap_or(&Path::default()));
         let store = Self {
             client: self.client.clone(),
             commits: Mutex::new(
@@ -274,7 +274,7 @@ impl ObjectStore for DatasetStore {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        let place = Place::parse(prefix.unwrap_or(&Path::default()))?;
+        let place = Location::parse(prefix.unwrap_or(&Path::default()))?;
         let items = self.items(&place, false).await?;
         let (files, folders): (Vec<_>, Vec<_>) =
             items.into_iter().partition(|item| item.kind == "file");
@@ -325,13 +325,13 @@ mod tests {
             ("o/n@refs%2Fpr%2F1/x", "o/n", "refs/pr/1", "x"),
             ("o/n@refs/convert/parquet/x", "o/n", CONVERTED, "x"),
         ] {
-            let place = Place::parse(&Path::parse(location).unwrap()).unwrap();
+            let place = Location::parse(&Path::parse(location).unwrap()).unwrap();
             let found = (&place.id[..], place.revision(), &place.path[..]);
             assert_eq!(found, (id, revision.to_owned(), path), "{location}");
         }
         for location in ["", "o", "o/@v1", "o/n@/x"] {
             assert!(
-                Place::parse(&Path::parse(location).unwrap()).is_err(),
+                Location::parse(&Path::parse(location).unwrap()).is_err(),
                 "{location}"
             );
         }
@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn parts_are_refused() {
-        let place = |location: &str| Place::parse(&Path::parse(location).unwrap()).unwrap();
+        let place = |location: &str| Location::parse(&Path::parse(location).unwrap()).unwrap();
         let partial = place("o/n@~parquet/default/partial-train/0.parquet");
         let error = partial.refuse_partial().unwrap_err().to_string();
         assert!(error.contains("only a part"), "{error}");

@@ -16,7 +16,7 @@ use yaml_rust2::{Yaml, YamlLoader};
 
 use super::formats::{Format, is_beside_data};
 use super::listing::{Files, of_one_format, within};
-use super::place::{Patterns, Place};
+use super::location::{Location, Patterns};
 
 /// A longer README.md is not read.
 const MAX_CARD: u64 = 8 << 20;
@@ -32,7 +32,7 @@ const SPLITS: [(&str, &[&str]); 3] = [
 const LISTED: usize = 30;
 
 /// Whether a place is a whole data set.
-pub fn is_whole(place: &Place) -> bool {
+pub fn is_whole(place: &Location) -> bool {
     place.store.as_str() == "hf://datasets/"
         && place.patterns.is_none()
         && place.base.parts().count() == 2
@@ -44,7 +44,7 @@ pub fn is_whole(place: &Place) -> bool {
 /// When it has several, or no files that can be read.
 pub async fn list(
     store: &Arc<dyn ObjectStore>,
-    place: &Place,
+    place: &Location,
     is_known: impl Fn(&str) -> bool,
 ) -> Result<Files> {
     let written = place.written.trim_end_matches('/');
@@ -114,7 +114,7 @@ fn some_of(items: impl Iterator<Item = String>) -> String {
 }
 
 /// The text of README.md; empty where there is none.
-async fn card(store: &Arc<dyn ObjectStore>, place: &Place) -> object_store::Result<String> {
+async fn card(store: &Arc<dyn ObjectStore>, place: &Location) -> object_store::Result<String> {
     match store.get(&place.base.clone().join("README.md")).await {
         Ok(found) if found.meta.size <= MAX_CARD => {
             let bytes = found.bytes().await?;

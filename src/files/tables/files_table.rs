@@ -25,7 +25,7 @@ use object_store::ObjectStore;
 use super::formats::Format;
 use super::found::found;
 use super::listing::File;
-use super::place::Place;
+use super::location::Location;
 
 /// How long files are believed to be the same: a statement plans with what it has found, and a view looks again.
 const FRESH: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ const FRESH: Duration = Duration::from_secs(2);
 /// A table of the files of a place.
 #[derive(Debug)]
 pub struct FilesTable {
-    place: Place,
+    place: Location,
     kind: Format,
     format: Arc<dyn FileFormat>,
     files: Vec<PartitionedFile>,
@@ -50,7 +50,7 @@ impl FilesTable {
     /// # Errors
     /// When the name of a folder is no value of its column.
     pub fn try_new(
-        place: Place,
+        place: Location,
         kind: Format,
         format: Arc<dyn FileFormat>,
         files: Vec<File>,

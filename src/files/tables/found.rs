@@ -9,7 +9,7 @@ use object_store::ObjectStore;
 #[cfg(feature = "remote")]
 use super::dataset;
 use super::listing::{self, Files};
-use super::place::Place;
+use super::location::Location;
 
 /// Lists them.
 ///
@@ -18,7 +18,7 @@ use super::place::Place;
 pub async fn found(
     state: &SessionState,
     store: &Arc<dyn ObjectStore>,
-    place: &Place,
+    place: &Location,
 ) -> Result<Files> {
     let is_known = |extension: &str| state.get_file_format_factory(extension).is_some();
     #[cfg(feature = "remote")]

@@ -10,7 +10,7 @@ use object_store::path::{Path, PathPart};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use super::formats::{Format, READABLE, is_beside_data};
-use super::place::Place;
+use super::location::Location;
 
 /// How alike a name must be to be meant instead, from 0 to 1.
 const ALIKE: f64 = 0.6;
@@ -48,7 +48,7 @@ pub struct File {
 /// When there are none that can be read, or of several formats; the message tells what is there.
 pub async fn list(
     store: &Arc<dyn ObjectStore>,
-    place: &Place,
+    place: &Location,
     is_known: impl Fn(&str) -> bool,
 ) -> Result<Files> {
     let written = &place.written;
@@ -116,7 +116,7 @@ pub async fn list(
 /// # Errors
 /// When they are of several formats, or their folders give different columns.
 pub fn of_one_format(
-    place: &Place,
+    place: &Location,
     found: Vec<ObjectMeta>,
     is_known: impl Fn(&str) -> bool,
 ) -> Result<Files> {
@@ -183,7 +183,7 @@ pub fn of_one_format(
 }
 
 /// The file at a place, if a file is there.
-async fn file(store: &Arc<dyn ObjectStore>, place: &Place) -> Result<Option<ObjectMeta>> {
+async fn file(store: &Arc<dyn ObjectStore>, place: &Location) -> Result<Option<ObjectMeta>> {
     if place.is_folder() || place.base.as_ref().is_empty() {
         return Ok(None);
     }
@@ -199,7 +199,7 @@ async fn file(store: &Arc<dyn ObjectStore>, place: &Place) -> Result<Option<Obje
     }
 }
 
-fn not_listed(place: &Place, error: &object_store::Error) -> DataFusionError {
+fn not_listed(place: &Location, error: &object_store::Error) -> DataFusionError {
     // Without the kind, where a store says all itself.
     match error {
         object_store::Error::Generic { source, .. } => {
@@ -234,7 +234,7 @@ fn hive(folder: &Path, file: &Path) -> Vec<(String, Option<String>)> {
 }
 
 /// What is said of a place where nothing is.
-async fn absent(store: &Arc<dyn ObjectStore>, place: &Place) -> DataFusionError {
+async fn absent(store: &Arc<dyn ObjectStore>, place: &Location) -> DataFusionError {
     let written = &place.written;
     if place.local.as_ref().is_some_and(|local| local.is_dir()) {
         return plan_datafusion_err!("'{written}' is a folder without files");
@@ -246,7 +246,7 @@ async fn absent(store: &Arc<dyn ObjectStore>, place: &Place) -> DataFusionError 
 }
 
 /// The nearest name in the same folder, as the end of a sentence.
-async fn nearest(store: &Arc<dyn ObjectStore>, place: &Place) -> String {
+async fn nearest(store: &Arc<dyn ObjectStore>, place: &Location) -> String {
     let Some(name) = place.base.filename() else {
         return String::new();
     };

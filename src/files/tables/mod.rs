@@ -13,7 +13,7 @@ mod formats;
 mod found;
 mod json;
 mod listing;
-mod place;
+mod location;
 mod sample;
 mod session;
 
@@ -34,11 +34,11 @@ use object_store::{ObjectMeta, ObjectStore};
 use files_table::{FilesTable, with_folders};
 use found::found;
 use listing::Files;
-use place::Place;
+use location::Location;
 
 pub use formats::{Format, Kind};
 pub use json::JsonFormat;
-pub use place::refuse_account;
+pub use location::refuse_account;
 pub use session::{Tables, enable, enable_with, register_formats};
 
 /// The table at a place. None: what is written is a name and no place.
@@ -60,7 +60,7 @@ pub use session::{Tables, enable, enable_with, register_formats};
 /// When nothing is there, or what is there cannot be read; the message tells what is there, and what can be
 /// read.
 pub async fn open(state: &SessionState, place: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-    let Some(place) = Place::parse(place)? else {
+    let Some(place) = Location::parse(place)? else {
         return Ok(None);
     };
     let store = store(state, &place)?;
@@ -71,7 +71,7 @@ pub async fn open(state: &SessionState, place: &str) -> Result<Option<Arc<dyn Ta
 
 /// The session's store of a place; with the feature `remote`, one with the account of the environment where it has
 /// none yet.
-fn store(state: &SessionState, place: &Place) -> Result<Arc<dyn ObjectStore>> {
+fn store(state: &SessionState, place: &Location) -> Result<Arc<dyn ObjectStore>> {
     let runtime = state.runtime_env();
     let found = runtime.object_store(&place.store);
     #[cfg(feature = "remote")]
@@ -98,14 +98,14 @@ fn store(state: &SessionState, place: &Place) -> Result<Arc<dyn ObjectStore>> {
 /// Bytes of a Parquet file's end that are read at first where each file is a request to the Hub.
 const HUB_FOOTER: usize = 64 << 10;
 
-fn is_of_hub(place: &Place) -> bool {
+fn is_of_hub(place: &Location) -> bool {
     place.store.as_str().starts_with("hf://")
 }
 
 async fn table(
     state: &SessionState,
     store: &Arc<dyn ObjectStore>,
-    place: Place,
+    place: Location,
     found: Files,
 ) -> Result<FilesTable> {
     let Files {

@@ -19,7 +19,7 @@ use crate::settings::ChesSettings;
 /// A public function that answers at once. Each call is one of the scorer, whatever stands beside
 /// it in a query.
 #[derive(Debug)]
-pub(crate) struct Blocking {
+pub(crate) struct BlockingFunction {
     facade: Facade,
     /// Of the hidden function that the facade is rewritten to elsewhere.
     twin: Arc<ScalarUDF>,
@@ -27,7 +27,7 @@ pub(crate) struct Blocking {
     settings: Arc<ChesSettings>,
 }
 
-impl Blocking {
+impl BlockingFunction {
     pub fn new(facade: Facade, twin: Arc<ScalarUDF>, settings: Arc<ChesSettings>) -> Self {
         Self {
             facade,
@@ -37,7 +37,7 @@ impl Blocking {
     }
 }
 
-impl PartialEq for Blocking {
+impl PartialEq for BlockingFunction {
     fn eq(&self, other: &Self) -> bool {
         self.facade == other.facade
             && self.twin == other.twin
@@ -45,9 +45,9 @@ impl PartialEq for Blocking {
     }
 }
 
-impl Eq for Blocking {}
+impl Eq for BlockingFunction {}
 
-impl Hash for Blocking {
+impl Hash for BlockingFunction {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.facade.hash(state);
         self.twin.hash(state);
@@ -55,7 +55,7 @@ impl Hash for Blocking {
     }
 }
 
-impl ScalarUDFImpl for Blocking {
+impl ScalarUDFImpl for BlockingFunction {
     fn name(&self) -> &str {
         self.facade.name()
     }

@@ -31,7 +31,7 @@ use facade::Calls;
 use pair_call::Pair;
 use response_call::Response;
 
-pub(crate) use blocking::Blocking;
+pub(crate) use blocking::BlockingFunction;
 pub(crate) use call::BLOCKING_SUFFIX;
 pub use call::Interruption;
 pub(crate) use field_access::FieldAccess;
@@ -61,7 +61,9 @@ pub(crate) fn provenance() -> Arc<ScalarUDF> {
 
 /// The function that joins a text with what stands beside it for the chat template.
 pub(crate) fn beside() -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::new_from_impl(template_columns::Beside::new()))
+    Arc::new(ScalarUDF::new_from_impl(
+        template_columns::WithTemplateVariables::new(),
+    ))
 }
 
 /// The pair that a row's texts are: prompt, chosen and rejected, or the two without a prompt.

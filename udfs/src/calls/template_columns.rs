@@ -131,11 +131,11 @@ fn found(key: &str, kind: &str, column: &str, schema: &DFSchema, texts: &[Expr])
 
 /// A text with its variables, as a struct.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Beside {
+pub(super) struct WithTemplateVariables {
     signature: Signature,
 }
 
-impl Beside {
+impl WithTemplateVariables {
     pub fn new() -> Self {
         Self {
             signature: Signature::any(3, Volatility::Immutable),
@@ -143,7 +143,7 @@ impl Beside {
     }
 }
 
-impl ScalarUDFImpl for Beside {
+impl ScalarUDFImpl for WithTemplateVariables {
     fn name(&self) -> &str {
         NAME
     }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use datafusion::logical_expr::ScalarUDF;
 
 use crate::calls::facade::{Calls, Description, Facade, Scored};
-use crate::calls::{self, Blocking, Interruption};
+use crate::calls::{self, BlockingFunction, Interruption};
 use crate::scorer::Scorer;
 use crate::settings::ChesSettings;
 
@@ -81,7 +81,7 @@ pub fn blocking_functions(
             Scored::Pair => &pair_twin,
             Scored::Response => &response_twin,
         };
-        let function = Blocking::new(facade, Arc::clone(twin), Arc::clone(&settings));
+        let function = BlockingFunction::new(facade, Arc::clone(twin), Arc::clone(&settings));
         Arc::new(ScalarUDF::new_from_impl(function))
     };
     let mut functions: Vec<_> = descriptions().into_iter().map(function).collect();

@@ -14,7 +14,7 @@ const MAX_ALTERNATIVES: usize = 1_000;
 
 /// A place, and what is meant of it.
 #[derive(Debug)]
-pub struct Place {
+pub struct Location {
     /// As it was written.
     pub written: String,
     pub store: ObjectStoreUrl,
@@ -103,7 +103,7 @@ fn split_pattern(path: &str) -> Option<(&str, &str)> {
     Some(path.split_at(folder))
 }
 
-impl Place {
+impl Location {
     /// What is written in the place of a table's name. None: a name.
     ///
     /// # Errors
@@ -272,7 +272,7 @@ mod tests {
                 true,
             ),
         ] {
-            let place = Place::parse(written).unwrap().unwrap();
+            let place = Location::parse(written).unwrap().unwrap();
             assert_eq!(place.store.as_str(), store, "{written}");
             assert_eq!(place.base.as_ref(), base, "{written}");
             assert_eq!(place.patterns.is_some(), is_pattern, "{written}");
@@ -282,13 +282,13 @@ mod tests {
     #[test]
     fn names_are_no_places() {
         for name in ["pairs", "Pairs of mine", ""] {
-            assert!(Place::parse(name).unwrap().is_none(), "{name}");
+            assert!(Location::parse(name).unwrap().is_none(), "{name}");
         }
         for path in ["pairs.csv", "a/b", "../a", "*", "{a,b}", "src"] {
-            assert!(Place::parse(path).unwrap().is_some(), "{path}");
+            assert!(Location::parse(path).unwrap().is_some(), "{path}");
         }
         for refused in ["{a", "a/[b", "file://host/a"] {
-            assert!(Place::parse(refused).is_err(), "{refused}");
+            assert!(Location::parse(refused).is_err(), "{refused}");
         }
     }
 

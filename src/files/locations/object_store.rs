@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
 
-use super::cache::{self, Entry, Vacancy};
+use super::cache::{self, DownloadSlot, Entry};
 use crate::files::gguf;
 use crate::files::model_directory::{
     ADAPTER, CONFIG, INDEX, MAX_JSON_BYTES, TOKENIZER, WEIGHTS, shard_names,
@@ -199,7 +199,7 @@ fn name_and_version(
 async fn download(
     store: &dyn ObjectStore,
     file: &ObjectMeta,
-    vacancy: &Vacancy,
+    vacancy: &DownloadSlot,
 ) -> Result<(), String> {
     let name = file.location.filename().unwrap_or("model");
     let whole = vacancy.place(name);

@@ -1,4 +1,4 @@
-//! The steps of predictions, which each kind of device takes its own way: gradients of
+//! What predictions take of a backend: gradients of
 //! log-probabilities with respect to activations and matrices, and matrices moved along them.
 //!
 //! All of it is computed in f32, whatever the weights are.
@@ -7,7 +7,7 @@ use std::ops::{AddAssign, Range};
 
 use candle_core::Result;
 
-use super::steps::Steps;
+use super::backend::Backend;
 use super::{Linear, Norm};
 
 /// The rows of a pair's two responses, among those of several pairs.
@@ -44,8 +44,8 @@ impl AddAssign for Products {
     }
 }
 
-/// What predictions consist of, besides [`Steps`].
-pub(super) trait GradientSteps: Steps + Sized {
+/// What predictions consist of, besides [`Backend`].
+pub(super) trait GradientBackend: Backend + Sized {
     /// The signs of a matrix's entries.
     type Signs;
 
@@ -88,10 +88,10 @@ pub(super) trait GradientSteps: Steps + Sized {
         norm: &Norm,
     ) -> Result<Self::Rows>;
 
-    /// Gradients with respect to the projection into the MLP, from those of [`Steps::activated`].
+    /// Gradients with respect to the projection into the MLP, from those of [`Backend::activated`].
     fn activated_back(&self, up: &Self::Rows, gradients: &Self::Rows) -> Result<Self::Rows>;
 
-    /// How [`Steps::activated`] moves when the projection does.
+    /// How [`Backend::activated`] moves when the projection does.
     fn activated_along(&self, up: &Self::Rows, tangents: &Self::Rows) -> Result<Self::Rows>;
 
     /// Of the matrix that `inputs` were multiplied with, given `gradients` with respect to its

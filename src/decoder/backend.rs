@@ -1,4 +1,4 @@
-//! The steps of a forward pass, which each kind of device takes its own way.
+//! What computes the steps of a forward pass: the CPU, or a device by candle.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use super::rope::Table;
 use super::{Linear, Norm};
 
 /// What a forward pass consists of. Rows are tokens.
-pub(super) trait Steps {
+pub(super) trait Backend {
     /// Activations, `(tokens, width)`.
     type Rows;
     /// Cosines and sines of a batch's positions.

@@ -15,7 +15,7 @@ pub fn quoted(text: &str) -> String {
 }
 
 /// A message that may quote anything.
-pub(crate) fn legible(message: String) -> String {
+pub(crate) fn printable(message: String) -> String {
     let is_short = message.chars().nth(MESSAGE.iter().sum()).is_none();
     if is_short && !message.contains(char::is_control) {
         return message;
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn short_texts_are_whole() {
         assert_eq!(quoted("narrator"), "'narrator'");
-        assert_eq!(legible("a role 'é'".into()), "a role 'é'");
+        assert_eq!(printable("a role 'é'".into()), "a role 'é'");
     }
 
     #[test]
@@ -64,7 +64,7 @@ mod tests {
             quoted(&long),
             format!("'{}…' (2000000 bytes)", "é".repeat(60))
         );
-        let message = legible(format!("found {long}\n; accepted: less"));
+        let message = printable(format!("found {long}\n; accepted: less"));
         assert!(message.starts_with("found é"), "{message}");
         assert!(
             message.ends_with("\\n; accepted: less (2000023 bytes)"),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// A folder of the cache that is not there yet, and that nobody else is filling.
 #[derive(Debug)]
-pub struct Vacancy {
+pub struct DownloadSlot {
     folder: PathBuf,
     part: PathBuf,
     /// Locked until this is dropped, also by the end of the process.
@@ -20,7 +20,7 @@ pub struct Vacancy {
 #[derive(Debug)]
 pub enum Entry {
     Filled(PathBuf),
-    Vacant(Vacancy),
+    Vacant(DownloadSlot),
 }
 
 fn root() -> Result<PathBuf, String> {
@@ -56,14 +56,14 @@ pub fn entry(name: &str) -> Result<Entry, String> {
     }
     let part = models.join(format!("{name}.part"));
     std::fs::create_dir_all(&part).map_err(|error| failed(&part, error))?;
-    Ok(Entry::Vacant(Vacancy {
+    Ok(Entry::Vacant(DownloadSlot {
         folder,
         part,
         _lock: file,
     }))
 }
 
-impl Vacancy {
+impl DownloadSlot {
     /// Where a file of the folder goes before the folder is there. A file that an earlier process
     /// finished there is still right: the folder's name says which version it is.
     pub fn place(&self, file: &str) -> PathBuf {
