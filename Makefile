@@ -23,7 +23,7 @@ OPTIMISED := --config profile.dev.package.datafusion-ches.opt-level=3
 CHES := target/debug/ches
 GOLDENS := tests/goldens
 
-.PHONY: demo test full docs examples build model bench gpu-check validate goldens example-data format lint embedder-tree msrv
+.PHONY: demo test full docs examples build model bench gpu-check validate goldens example-data format spelling deny lint embedder-tree msrv
 
 demo: build
 	@model="$(MODEL)"; [ -n "$$model" ] || model=$$($(PYTHON) scripts/fetch_demo_model.py) && \
@@ -110,7 +110,14 @@ example-data: build
 format:
 	$(CARGO) fmt --all --check
 
-lint: format embedder-tree
+spelling:
+	$(PYTHON) scripts/spelling.py
+
+# Licences and sources of dependencies. Needs cargo-deny.
+deny:
+	$(CARGO) deny check licenses bans sources
+
+lint: format spelling embedder-tree
 	$(CARGO) clippy --workspace $(LINTED) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace $(LINTED) --lib --no-deps
 

@@ -13,7 +13,7 @@ const OLDEST_DRIVER: u32 = 580;
 
 /// Tells of the device; gives it, and the operations a second of large products in the type that models
 /// compute in there.
-pub fn look(report: &mut Report, name: &str) -> Fallible<(Device, DType, f64)> {
+pub(crate) fn look(report: &mut Report, name: &str) -> Fallible<(Device, DType, f64)> {
     let (device, dtype) = match name.starts_with("cuda") {
         true => (cuda(report, name)?, DType::BF16),
         false => {

@@ -29,7 +29,7 @@ use shapes::{SHAPES, Shape};
 use suites::{Check, Subject, caught};
 use throughput::On;
 
-pub type Fallible<T> = Result<T, Box<dyn Error>>;
+pub(crate) type Fallible<T> = Result<T, Box<dyn Error>>;
 
 /// When a part is not begun any more.
 const LATEST: Duration = Duration::from_secs(480);

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::suites::Check;
 
 /// What was found so far.
-pub struct Report {
+pub(crate) struct Report {
     began: Instant,
     failed: Vec<String>,
     skipped: Vec<String>,
@@ -18,7 +18,7 @@ pub struct Report {
 
 /// What the run came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// What could be run was, and holds.
     Passed,
     /// Something does not hold.
@@ -29,7 +29,7 @@ pub enum Outcome {
 
 impl Report {
     /// Prints the table's head.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         say("| part | what | result |\n|---|---|---|");
         Self {
             began: Instant::now(),
@@ -41,7 +41,7 @@ impl Report {
     }
 
     /// Since the program was started.
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
 
@@ -51,7 +51,7 @@ impl Report {
     }
 
     /// A line of the table, and in the JSON under `key`.
-    pub fn figure(
+    pub(crate) fn figure(
         &mut self,
         part: &str,
         key: &str,
@@ -64,25 +64,25 @@ impl Report {
     }
 
     /// Something that does not hold.
-    pub fn fail(&mut self, part: &str, what: &str, why: &str) {
+    pub(crate) fn fail(&mut self, part: &str, what: &str, why: &str) {
         self.line(part, what, &format!("**failed**: {why}"));
         self.failed.push(format!("{what}: {why}"));
     }
 
     /// Something that was not looked at.
-    pub fn skip(&mut self, part: &str, what: &str, why: &str) {
+    pub(crate) fn skip(&mut self, part: &str, what: &str, why: &str) {
         self.line(part, what, &format!("not run: {why}"));
         self.skipped.push(format!("{what}: {why}"));
     }
 
     /// Something that there was no time for.
-    pub fn late(&mut self, part: &str, what: &str) {
+    pub(crate) fn late(&mut self, part: &str, what: &str) {
         self.line(part, what, "not run: out of time");
         self.late.push(what.into());
     }
 
     /// A line for comparisons of one kind, and one for each that fails.
-    pub fn checks(&mut self, part: &str, what: &str, checks: &[Check]) {
+    pub(crate) fn checks(&mut self, part: &str, what: &str, checks: &[Check]) {
         let passing = checks.iter().filter(|check| check.passes()).count();
         let of_bound = |check: &&Check| match check.of_bound.is_nan() {
             true => f64::INFINITY,
@@ -113,7 +113,7 @@ impl Report {
     }
 
     /// Prints the JSON; tells what the run came to.
-    pub fn finish(self) -> Outcome {
+    pub(crate) fn finish(self) -> Outcome {
         let outcome = match (self.failed.is_empty(), self.late.is_empty()) {
             (true, true) => Outcome::Passed,
             (true, false) => Outcome::Late,

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::Fallible;
 
 /// The widths of a model of the llama family.
-pub struct Shape {
+pub(crate) struct Shape {
     pub name: &'static str,
     hidden: usize,
     inner: usize,
@@ -22,7 +22,7 @@ pub struct Shape {
     is_tied: bool,
 }
 
-pub const SHAPES: [Shape; 3] = [
+pub(crate) const SHAPES: [Shape; 3] = [
     Shape {
         name: "llama-3-8b",
         hidden: 4096,
@@ -75,7 +75,7 @@ impl Shape {
     }
 
     /// Multiplications and additions of the linear layers, for each token.
-    pub fn operations(&self) -> f64 {
+    pub(crate) fn operations(&self) -> f64 {
         let of_block: usize = self
             .matrices()
             .iter()
@@ -85,7 +85,7 @@ impl Shape {
     }
 
     /// Numbers of all tensors.
-    pub fn parameters(&self) -> usize {
+    pub(crate) fn parameters(&self) -> usize {
         let tensors = self.tensors();
         tensors
             .iter()
@@ -116,7 +116,7 @@ impl Shape {
         tensors
     }
 
-    pub fn write(&self, folder: &Path) -> Fallible<()> {
+    pub(crate) fn write(&self, folder: &Path) -> Fallible<()> {
         std::fs::create_dir_all(folder)?;
         let config = json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
@@ -191,12 +191,12 @@ impl Shape {
 }
 
 /// A word of the vocabulary.
-pub fn word(id: usize) -> String {
+pub(crate) fn word(id: usize) -> String {
     format!("w{id}")
 }
 
 /// A number from −1 to 1 (splitmix64 of its place).
-pub fn noise(tensor: usize, at: usize) -> f32 {
+pub(crate) fn noise(tensor: usize, at: usize) -> f32 {
     let mut z = ((tensor as u64) << 40 | at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -29,7 +29,7 @@ const SECONDS: f64 = 30.0;
 const PASS: usize = 16_384;
 
 /// The device that a shape is tried on.
-pub struct On<'a> {
+pub(crate) struct On<'a> {
     pub device: &'a Device,
     pub name: &'a str,
     pub dtype: DType,
@@ -112,7 +112,7 @@ fn ches(model: &Path, on: &On) -> Fallible<Ches> {
 
 /// Makes the model if it is not there, and scores pairs for half a minute; leaves pairs and scores beside the
 /// model. Tells the tokens a second.
-pub async fn whole_query(
+pub(crate) async fn whole_query(
     report: &mut Report,
     shape: &Shape,
     folder: &Path,
@@ -189,7 +189,7 @@ fn pass(vocab: usize) -> PackedBatch {
         for length in [chosen, rejected] {
             let own = add(length, std::slice::from_ref(&asked), prompt);
             let last = asked.end - 1..asked.end;
-            batch.reads.push(Readout {
+            batch.readouts.push(Readout {
                 tokens: last.chain(own).map(|token| token as u32).collect(),
                 targets: Vec::new(),
             });
@@ -199,7 +199,7 @@ fn pass(vocab: usize) -> PackedBatch {
 }
 
 /// The time of one pass by kind of step, the device waited for after each.
-pub fn steps(report: &mut Report, shape: &Shape, folder: &Path, on: &On) -> Fallible<()> {
+pub(crate) fn steps(report: &mut Report, shape: &Shape, folder: &Path, on: &On) -> Fallible<()> {
     let directory = ModelDirectory::open(&folder.join(shape.name))?;
     let config = families::config_from_hub(&directory)?;
     let target = Target::new(on.device.clone(), on.dtype);
@@ -248,7 +248,7 @@ pub fn steps(report: &mut Report, shape: &Shape, folder: &Path, on: &On) -> Fall
 }
 
 /// What predictions cost, of a plain score.
-pub async fn predictions(
+pub(crate) async fn predictions(
     report: &mut Report,
     shape: &Shape,
     folder: &Path,

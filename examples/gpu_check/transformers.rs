@@ -11,7 +11,7 @@ use crate::Fallible;
 use crate::report::Report;
 
 /// Times transformers, for so long at most; `rate` is our tokens a second.
-pub fn beside(
+pub(crate) fn beside(
     report: &mut Report,
     script: &Path,
     model: &Path,

@@ -144,7 +144,7 @@ def read(place: str | os.PathLike[str]) -> pyarrow.Table:
 
 
 def unload() -> None:
-    """Lets go of the model that :func:`score` keeps from call to call, as before training with what was
+    """Releases the model that :func:`score` keeps from call to call, as before training with what was
     scored. Sessions keep theirs as long as they live."""
     _native.unload()
 

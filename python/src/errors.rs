@@ -5,7 +5,7 @@ use pyo3::PyErr;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 
 /// `ValueError` where the caller asked for what is not accepted, `RuntimeError` otherwise.
-pub fn raised(error: &DataFusionError) -> PyErr {
+pub(crate) fn raised(error: &DataFusionError) -> PyErr {
     let message = match error.find_root() {
         DataFusionError::Configuration(message)
         | DataFusionError::Plan(message)

@@ -40,7 +40,7 @@ impl Function {
 /// # Errors
 /// `ValueError`: a setting does not accept its value.
 #[pyfunction]
-pub fn functions(py: Python<'_>, settings: Settings) -> PyResult<Vec<Function>> {
+pub(crate) fn functions(py: Python<'_>, settings: Settings) -> PyResult<Vec<Function>> {
     let ches = with_settings(Ches::new(), settings)?;
     let settings = ches.settings().clone();
     let functions = blocking_functions(ches.scorer(), settings, ctrl_c(py)?);

@@ -39,14 +39,14 @@ impl Handlers {
 ///
 /// # Errors
 /// When Python has no signals.
-pub fn ctrl_c(py: Python<'_>) -> PyResult<Interruption> {
+pub(crate) fn ctrl_c(py: Python<'_>) -> PyResult<Interruption> {
     let handlers = Arc::new(Handlers::import(py)?);
     Ok(Arc::new(move || {
         let handlers = Arc::clone(&handlers);
         let presses = presses::Counting::begin();
         Box::new(move || {
             let is_pressed = presses.any();
-            // Only now, since whoever waits for this call may keep others from running Python.
+            // Only now, since a thread that waits for this call may hold the interpreter.
             if is_pressed && Python::try_attach(|py| handlers.is_default(py)) == Some(true) {
                 return Err(exec_datafusion_err!("interrupted"));
             }
@@ -97,12 +97,12 @@ mod presses {
     }
 
     /// Counts from now on until it is dropped.
-    pub struct Counting {
+    pub(super) struct Counting {
         before: usize,
     }
 
     impl Counting {
-        pub fn begin() -> Self {
+        pub(super) fn begin() -> Self {
             let mut calls = calls();
             calls.0 += 1;
             if calls.0 == 1 {
@@ -114,12 +114,12 @@ mod presses {
         }
 
         /// Whether SIGINT came.
-        pub fn any(&self) -> bool {
+        pub(super) fn any(&self) -> bool {
             COUNT.load(Ordering::Relaxed) != self.before
         }
     }
 
-    /// Counts before what is done now; none where nobody has a handler to be called after.
+    /// Counts before what is done now; none where there is no handler to be called after.
     fn install() -> Option<libc::sigaction> {
         // SAFETY: the structures are plain data, and live longer than the calls.
         unsafe {

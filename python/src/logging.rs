@@ -8,9 +8,9 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// From now on, events go to the logger `datafusion_ches`. Leaves it to whoever was first, if
+/// From now on, events go to the logger `datafusion_ches`. Leaves it to the first subscriber, if
 /// somebody in this process listens already.
-pub fn start() {
+pub(crate) fn start() {
     let _ = tracing_subscriber::registry().with(ToLogging).try_init();
 }
 

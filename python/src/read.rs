@@ -17,7 +17,7 @@ use crate::table::{run, stream_of};
 /// `ValueError`: nothing that can be read is there; `RuntimeError`: it could not be read to its end;
 /// `KeyboardInterrupt`.
 #[pyfunction]
-pub fn read_stream(py: Python<'_>, place: String) -> PyResult<Bound<'_, PyCapsule>> {
+pub(crate) fn read_stream(py: Python<'_>, place: String) -> PyResult<Bound<'_, PyCapsule>> {
     let work = async move {
         // One partition keeps the rows in their order.
         let config = SessionConfig::new().with_target_partitions(1);

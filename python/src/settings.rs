@@ -6,13 +6,13 @@ use pyo3::PyResult;
 use crate::errors::raised;
 
 /// Keys without the prefix `ches.`, and their values as SQL would give them.
-pub type Settings = Vec<(String, String)>;
+pub(crate) type Settings = Vec<(String, String)>;
 
 /// The same, checked.
 ///
 /// # Errors
 /// `ValueError`: there is no such key, or it does not accept the value.
-pub fn with_settings(ches: Ches, settings: Settings) -> PyResult<Ches> {
+pub(crate) fn with_settings(ches: Ches, settings: Settings) -> PyResult<Ches> {
     settings.into_iter().try_fold(ches, |ches, (key, value)| {
         ches.with_setting(&key, &value)
             .map_err(|error| raised(&error))

@@ -25,7 +25,7 @@ use crate::errors::raised;
 use crate::settings::{Settings, with_settings};
 
 /// The functions of a pair whose results may be columns.
-pub const PAIR_SCORES: [&str; 8] = [
+pub(crate) const PAIR_SCORES: [&str; 8] = [
     "ches",
     "ches_normalized",
     "ln_ches",
@@ -59,9 +59,9 @@ fn scorer() -> Arc<ModelScorer> {
     Arc::clone(&SCORER.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Lets go of the model, and of the scores, that are kept from call to call.
+/// Releases the model, and of the scores, that are kept from call to call.
 #[pyfunction]
-pub fn unload() {
+pub(crate) fn unload() {
     *SCORER.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
 }
 
@@ -72,7 +72,7 @@ pub fn unload() {
 /// `ValueError`: a column or a setting is not what is accepted; `RuntimeError`: a row cannot be scored,
 /// or all cannot, or the process was forked from one that scored; `KeyboardInterrupt`.
 #[pyfunction]
-pub fn score_stream<'py>(
+pub(crate) fn score_stream<'py>(
     py: Python<'py>,
     stream: &Bound<'py, PyCapsule>,
     columns: Vec<String>,
@@ -103,7 +103,7 @@ pub fn score_stream<'py>(
 }
 
 /// Runs work and looks for Ctrl-C meanwhile.
-pub fn run<T: Send + 'static>(
+pub(crate) fn run<T: Send + 'static>(
     py: Python<'_>,
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> PyResult<T> {
@@ -125,7 +125,7 @@ pub fn run<T: Send + 'static>(
 }
 
 /// Batches as an Arrow C stream.
-pub fn stream_of(
+pub(crate) fn stream_of(
     py: Python<'_>,
     schema: SchemaRef,
     batches: Vec<RecordBatch>,

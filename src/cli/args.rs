@@ -14,7 +14,7 @@ use super::cluster::{executor::ExecutorArgs, scheduler::SchedulerArgs};
 /// Without -c and -f, reads statements from standard input: typed by a person, or piped in.
 #[derive(Debug, Parser)]
 #[command(name = "ches", version)]
-pub struct Args {
+pub(crate) struct Args {
     /// SQL to run; several statements each, may be repeated
     #[arg(short, long, value_name = "SQL", allow_hyphen_values = true)]
     pub command: Vec<String>,
@@ -59,7 +59,7 @@ pub struct Args {
 
 /// What is done instead of printing results.
 #[derive(Debug, clap::Subcommand)]
-pub enum Subcommand {
+pub(crate) enum Subcommand {
     /// Write an HTML page about a data set: how its scores are distributed, which pairs are worst,
     /// and what cut-offs would drop
     Report {
@@ -90,7 +90,7 @@ pub enum Subcommand {
 
 /// What is done to a directory of scores.
 #[derive(Debug, clap::Subcommand)]
-pub enum CacheAction {
+pub(crate) enum CacheAction {
     /// Put small files together, and forget what stands in several
     Compact {
         /// The directory, by path or URL, that ches.cache names

@@ -3,8 +3,8 @@
 use datafusion::error::{DataFusionError, Result};
 use datafusion_ches::compact_cache;
 
-/// Puts the small files of a cache together, and says what became of them.
-pub async fn compact(place: &str, is_quiet: bool) -> Result<()> {
+/// Puts the small files of a cache together, and reports the result.
+pub(super) async fn compact(place: &str, is_quiet: bool) -> Result<()> {
     let failed = |reason: String| DataFusionError::Execution(format!("ches cache: {reason}"));
     let models = compact_cache(place).await.map_err(failed)?;
     for model in &models {

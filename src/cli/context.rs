@@ -30,7 +30,7 @@ use datafusion_ches::tables::refuse_account;
 const HIDDEN: &str = "***";
 
 /// A session of the command.
-pub struct Context {
+pub(super) struct Context {
     /// The session.
     pub session: SessionContext,
     /// On this machine, where that one's queries run on a cluster.

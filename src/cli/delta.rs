@@ -34,7 +34,7 @@ use url::Url;
 use super::output::is_of_an_account;
 
 /// What `STORED AS` calls such tables; the second name is delta-rs's own.
-pub const FORMATS: [&str; 2] = ["DELTA", "DELTATABLE"];
+pub(super) const FORMATS: [&str; 2] = ["DELTA", "DELTATABLE"];
 
 /// The version to read, from 0 on.
 const VERSION: &str = "delta.version";
@@ -45,7 +45,7 @@ const TIMESTAMP: &str = "delta.timestamp";
 /// Options of `CREATE EXTERNAL TABLE … STORED AS DELTA`: which ones there are. Their values are read where
 /// the table is made.
 #[derive(Debug, Clone, Default)]
-pub struct DeltaOptions;
+pub(super) struct DeltaOptions;
 
 impl ExtensionOptions for DeltaOptions {
     fn as_any(&self) -> &dyn Any {
@@ -139,7 +139,7 @@ fn directory_url(place: &str) -> Result<Url> {
 
 /// A table at one version.
 #[derive(Debug)]
-pub struct LakeTable {
+pub(super) struct LakeTable {
     url: Url,
     at: At,
     version: Option<u64>,
@@ -226,7 +226,7 @@ impl LakeTable {
     ///
     /// # Errors
     /// When the place cannot be looked at, or what is there cannot be read.
-    pub async fn at_url(session: &SessionState, place: &str) -> Result<Option<Arc<Self>>> {
+    pub(super) async fn at_url(session: &SessionState, place: &str) -> Result<Option<Arc<Self>>> {
         let Ok(url) = directory_url(place) else {
             return Ok(None);
         };
@@ -303,7 +303,7 @@ impl TableProvider for LakeTable {
 
 /// Makes tables for `CREATE EXTERNAL TABLE … STORED AS DELTA`.
 #[derive(Debug)]
-pub struct LakeTables;
+pub(super) struct LakeTables;
 
 #[async_trait]
 impl TableProviderFactory for LakeTables {
@@ -364,7 +364,7 @@ fn lake_table(source: &Arc<dyn TableSource>) -> Option<Arc<dyn TableProvider>> {
 ///
 /// # Errors
 /// When a table cannot be read, or has other columns than it had.
-pub async fn at_one_version(ctx: &SessionContext, plan: LogicalPlan) -> Result<LogicalPlan> {
+pub(super) async fn at_one_version(ctx: &SessionContext, plan: LogicalPlan) -> Result<LogicalPlan> {
     let mut sources: Vec<Arc<dyn TableProvider>> = Vec::new();
     plan.apply_with_subqueries(|node| {
         let source = match node {

@@ -33,7 +33,7 @@ use datafusion_cli::print_options::{MaxRows, PrintOptions};
 use datafusion_ches::{ChesSettings, ModelScorer, flush_cache};
 use tracing_subscriber::EnvFilter;
 
-pub use args::Args;
+pub(crate) use args::Args;
 use args::{CacheAction, Subcommand};
 use context::Context;
 use output::Cleanup;
@@ -48,7 +48,7 @@ const CLEARING: Duration = Duration::from_secs(10);
 /// How long the end of a run waits for its last scores to be in the cache.
 const FLUSH: Duration = Duration::from_secs(200);
 
-/// How long statements that were stopped may take to let go.
+/// How long statements that were stopped may take to finish.
 const LETTING_GO: Duration = Duration::from_secs(5);
 
 /// What is told on stderr unless `RUST_LOG` asks for something else.
@@ -59,7 +59,7 @@ const STACK_BYTES: usize = 16 << 20;
 
 /// Runs what the arguments ask for; stops at the first statement that fails, and when it is
 /// interrupted.
-pub async fn run(args: Args) -> ExitCode {
+pub(crate) async fn run(args: Args) -> ExitCode {
     start_logging();
     let began = Instant::now();
     // Where a person types, statements are interrupted one by one.
@@ -245,7 +245,7 @@ async fn flushed(within: Duration) -> Result<(), String> {
     flush.await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
-/// The last line of a run that scored: what became of the rows.
+/// The last line of a run that scored: the outcome of its rows.
 fn summarise(args: &Args, watch: &Watch, began: Instant) {
     let Some(scores) = watch.scores().filter(|_| !args.quiet) else {
         return;

@@ -17,13 +17,13 @@ const AZURE_SCHEMES: [&str; 5] = ["az", "azure", "abfs", "abfss", "adl"];
 
 /// The stores of a session; those on Azure and on the Hub are opened when first asked for.
 #[derive(Debug)]
-pub struct ObjectStores {
+pub(super) struct ObjectStores {
     opened: Arc<InstrumentedObjectStoreRegistry>,
 }
 
 impl ObjectStores {
     /// Adds Azure and the Hub to the stores that are opened already.
-    pub fn new(opened: Arc<InstrumentedObjectStoreRegistry>) -> Self {
+    pub(super) fn new(opened: Arc<InstrumentedObjectStoreRegistry>) -> Self {
         Self { opened }
     }
 }

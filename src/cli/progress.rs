@@ -17,7 +17,7 @@ const DRAWS: u8 = 4;
 
 /// Shows how far the query is that scores: rows, tokens a second, time left, and what the cache had.
 #[derive(Debug)]
-pub struct Progress {
+pub(super) struct Progress {
     watch: Arc<Watch>,
     state: Mutex<State>,
 }
@@ -41,7 +41,7 @@ struct State {
 
 impl Progress {
     /// Of the plans that `watch` sees.
-    pub fn new(watch: Arc<Watch>) -> Self {
+    pub(super) fn new(watch: Arc<Watch>) -> Self {
         Self {
             watch,
             state: Mutex::default(),

@@ -23,7 +23,7 @@ const SCORES: [&str; 6] = [
 
 /// Counts of rows, each time that a row was asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Scores {
+pub(super) struct Scores {
     /// With scores.
     pub scored: usize,
     /// With an error that `ches.on_error = 'null'` let through.
@@ -58,7 +58,7 @@ enum Above {
 
 impl Scores {
     /// The counters of a plan so far; none if it scores nothing.
-    pub fn of(plan: &Arc<dyn ExecutionPlan>) -> Option<Self> {
+    pub(super) fn of(plan: &Arc<dyn ExecutionPlan>) -> Option<Self> {
         let mut scores = None;
         visit(plan, Above::All, usize::MAX, &mut scores);
         scores
@@ -96,7 +96,7 @@ impl Scores {
     }
 
     /// Adds the counts of other plans.
-    pub fn add(&mut self, more: &Self) {
+    pub(super) fn add(&mut self, more: &Self) {
         self.scored += more.scored;
         self.failed += more.failed;
         self.truncated += more.truncated;

@@ -22,7 +22,7 @@ use super::watch::{Watch, WatchPlans};
 const LISTED: Duration = Duration::from_secs(60);
 
 /// A session in which files and URLs are tables, with the CHES functions.
-pub async fn start(
+pub(super) async fn start(
     args: &Args,
     scorer: Arc<ModelScorer>,
     watch: Arc<Watch>,

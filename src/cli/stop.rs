@@ -1,4 +1,4 @@
-//! Being asked to stop: Ctrl-C, or SIGTERM from whoever takes the machine away.
+//! Being asked to stop: Ctrl-C, or SIGTERM from the system that ends the machine.
 
 use std::io;
 use std::process::exit;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// The exit status of a run that was interrupted, as shells have it.
-pub const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 /// A run that was asked to stop ends after so long, whatever it is doing.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Whether somebody asked.
 #[derive(Debug, Clone)]
-pub struct Stop(watch::Receiver<bool>);
+pub(super) struct Stop(watch::Receiver<bool>);
 
 impl Stop {
     /// Listens from now on, on a thread of its own: whatever the run is doing, a second time ends it at
@@ -22,7 +22,7 @@ impl Stop {
     ///
     /// # Errors
     /// When the system does not let the process listen.
-    pub fn listen() -> io::Result<Self> {
+    pub(super) fn listen() -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -43,13 +43,13 @@ impl Stop {
         Ok(Self(asked))
     }
 
-    /// Nobody ever asks.
-    pub fn never() -> Self {
+    /// Never asked to.
+    pub(super) fn never() -> Self {
         Self(watch::channel(false).1)
     }
 
     /// Ends when somebody has asked.
-    pub async fn asked(&self) {
+    pub(super) async fn asked(&self) {
         if self.0.clone().wait_for(|asked| *asked).await.is_err() {
             std::future::pending::<()>().await;
         }

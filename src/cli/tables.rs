@@ -19,7 +19,7 @@ use super::delta::LakeTable;
 ///
 /// # Errors
 /// When the session refuses a format.
-pub fn enable_url_tables(ctx: SessionContext, on_cluster: bool) -> Result<SessionContext> {
+pub(super) fn enable_url_tables(ctx: SessionContext, on_cluster: bool) -> Result<SessionContext> {
     let tables = Arc::new(UrlTables {
         inner: Tables::default(),
         on_cluster,

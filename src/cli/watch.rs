@@ -17,7 +17,7 @@ use super::scores::Scores;
 /// The plans of a session that score. As the last physical optimizer rule it sees every plan that is
 /// executed, and changes none.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub(super) struct Watch {
     state: Mutex<State>,
 }
 
@@ -115,8 +115,8 @@ fn source(plan: &LogicalPlan) -> Option<(String, Vec<String>)> {
 }
 
 impl Watch {
-    /// A statement ended, its plans are let go of, and one with this plan begins.
-    pub fn statement_begins(&self, plan: &LogicalPlan) {
+    /// A statement ended, its plans are released, and one with this plan begins.
+    pub(super) fn statement_begins(&self, plan: &LogicalPlan) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.done = state.scores();
         state.failed = state.failed();
@@ -126,26 +126,26 @@ impl Watch {
     }
 
     /// Why rows failed, and the query that lists them; None where none did.
-    pub fn failed(&self) -> Option<String> {
+    pub(super) fn failed(&self) -> Option<String> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.failed()
     }
 
     /// What scoring came to in all statements; none if nothing was scored.
-    pub fn scores(&self) -> Option<Scores> {
+    pub(super) fn scores(&self) -> Option<Scores> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.scores()
     }
 
     /// Counts statements.
-    pub fn statement(&self) -> usize {
+    pub(super) fn statement(&self) -> usize {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.statements
     }
 
     /// How many rows the running statement is likely to score: as many of the rows of its tables as of
     /// those that were read so far. None where tables do not tell how many they have.
-    pub fn expected_rows(&self) -> Option<u64> {
+    pub(super) fn expected_rows(&self) -> Option<u64> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut expected = 0.0;
         for plan in &state.plans {
@@ -200,7 +200,7 @@ fn expected_below(scoring: &Arc<dyn ExecutionPlan>) -> Option<f64> {
 
 /// The rule.
 #[derive(Debug)]
-pub struct WatchPlans(pub Arc<Watch>);
+pub(super) struct WatchPlans(pub Arc<Watch>);
 
 impl PhysicalOptimizerRule for WatchPlans {
     fn optimize(

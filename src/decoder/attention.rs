@@ -22,7 +22,7 @@ pub(super) struct Pattern {
 }
 
 impl Pattern {
-    pub fn new(segments: &[Segment], queries: &[Range<usize>]) -> Self {
+    pub(super) fn new(segments: &[Segment], queries: &[Range<usize>]) -> Self {
         Self {
             segments: segments.to_vec(),
             queries: queries.to_vec(),
@@ -30,7 +30,7 @@ impl Pattern {
     }
 
     /// The segments of which anything is computed, and what.
-    pub fn computed(&self) -> impl Iterator<Item = (&Segment, Range<usize>)> {
+    pub(super) fn computed(&self) -> impl Iterator<Item = (&Segment, Range<usize>)> {
         let all = self.segments.iter().zip(self.queries.iter().cloned());
         all.filter(|(_, queries)| !queries.is_empty())
     }

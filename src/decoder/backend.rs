@@ -67,7 +67,7 @@ pub(super) trait Backend {
     fn log_probs(&self, logits: Self::Rows, targets: &[u32]) -> Result<Vec<f32>>;
 }
 
-/// What becomes of a block's queries and keys before they meet.
+/// How a block's queries and keys are prepared for attention.
 #[derive(Debug)]
 pub(super) struct Heads<'a, A> {
     pub query_norm: Option<&'a Norm>,

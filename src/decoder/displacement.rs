@@ -87,11 +87,15 @@ pub(super) struct Tile<'a> {
 }
 
 impl<'a> Tile<'a> {
-    pub fn new<R>(batch: &PackedBatch, trace: &Trace<R>, predictions: &'a [Prediction]) -> Self {
+    pub(super) fn new<R>(
+        batch: &PackedBatch,
+        trace: &Trace<R>,
+        predictions: &'a [Prediction],
+    ) -> Self {
         let (mut pairs, mut tokens, mut targets) = (vec![], vec![], vec![]);
         for prediction in predictions {
             let [chosen, rejected] = [prediction.chosen, prediction.rejected].map(|read| {
-                let (read, first) = (&batch.reads[read], targets.len());
+                let (read, first) = (&batch.readouts[read], targets.len());
                 tokens.extend_from_slice(&read.tokens[..read.targets.len()]);
                 targets.extend_from_slice(&read.targets);
                 first..targets.len()
@@ -152,7 +156,8 @@ impl Decoder {
         let firsts = tile.firsts();
         let output = backend.select(&output, &firsts)?;
         let hidden = backend.normed(&output, final_norm)?;
-        let moved = self.hidden_along(backend, block, &firsts, &kept, &gradients, &output, moves)?;
+        let moved =
+            self.hidden_along(backend, block, &firsts, &kept, &gradients, &output, moves)?;
         let changes = self.changes(backend, tile, &hidden, &moved, unembedding)?;
         let sum = |range: &Range<usize>| -> f64 {
             let of_range = of_targets[range.clone()].iter();
@@ -238,7 +243,8 @@ impl Decoder {
         let mut of_matrix = |gradients, inputs| {
             let mut moves = Vec::with_capacity(tile.pairs.len());
             for (pair, sum) in tile.pairs.iter().zip(&mut products) {
-                let (more, of_row) = backend.products(gradients, inputs, pair, pair.chosen.start)?;
+                let (more, of_row) =
+                    backend.products(gradients, inputs, pair, pair.chosen.start)?;
                 *sum += more;
                 moves.push(of_row);
             }

@@ -133,7 +133,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// What becomes of its queries and keys.
+    /// How its queries and keys are prepared.
     fn heads<'a, A>(&'a self, layer: &LayerConfig, angles: &'a [A]) -> Heads<'a, A> {
         Heads {
             query_norm: self.query_norm.as_ref(),
@@ -166,7 +166,7 @@ pub struct PackedBatch {
     /// The segments, in order; they cover `tokens`.
     pub segments: Vec<Segment>,
     /// What is read of the result, one for each sequence.
-    pub reads: Vec<Readout>,
+    pub readouts: Vec<Readout>,
     /// The pairs of which predictions are wanted.
     pub predictions: Vec<Prediction>,
 }
@@ -185,7 +185,7 @@ pub enum Predicted {
 impl PackedBatch {
     /// The tokens that are read, of one read after another.
     fn read_tokens(&self) -> impl Iterator<Item = u32> {
-        self.reads
+        self.readouts
             .iter()
             .flat_map(|read| read.tokens.iter().copied())
     }
@@ -237,6 +237,10 @@ pub struct Readout {
     pub targets: Vec<u32>,
 }
 
+/// The former name of [`Readout`].
+#[deprecated(since = "0.1.0", note = "renamed to `Readout`")]
+pub type Read = Readout;
+
 impl Readout {
     fn has_targets(&self) -> bool {
         !self.targets.is_empty()
@@ -261,7 +265,7 @@ pub struct Decoder {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outputs {
     /// For each of the batch's reads.
-    pub reads: Vec<Output>,
+    pub readouts: Vec<Output>,
     /// For each of its predictions, with that of a step where one is simulated.
     pub predictions: Vec<(Displacement, Option<Simulation>)>,
 }
@@ -298,7 +302,7 @@ impl Queries {
     /// Those that are read, and what lies between them.
     fn read(batch: &PackedBatch) -> Self {
         let mut is_read = vec![false; batch.tokens.len()];
-        for token in batch.reads.iter().flat_map(|read| &read.tokens) {
+        for token in batch.readouts.iter().flat_map(|read| &read.tokens) {
             is_read[*token as usize] = true;
         }
         let of_segment = |segment: &Segment| {
@@ -398,7 +402,7 @@ impl Decoder {
         let unembedding = &self.weights.unembedding;
         match self.device {
             Device::Cpu if self.by_tensors => self.run_by(&self.tensors(), batch, unembedding),
-            Device::Cpu if self.is_packed() && batch.reads.iter().any(Readout::has_targets) => {
+            Device::Cpu if self.is_packed() && batch.readouts.iter().any(Readout::has_targets) => {
                 self.run_by(&CpuBackend::new(config), batch, self.packed_unembedding()?)
             }
             Device::Cpu => self.run_by(&CpuBackend::new(config), batch, unembedding),
@@ -443,11 +447,15 @@ impl Decoder {
         unembedding: &Linear,
     ) -> Result<Outputs> {
         let Hidden { hidden, trace } = self.hidden_states(backend, batch)?;
-        let lengths: Vec<usize> = batch.reads.iter().map(|read| read.tokens.len()).collect();
+        let lengths: Vec<usize> = batch
+            .readouts
+            .iter()
+            .map(|read| read.tokens.len())
+            .collect();
         let sums = backend.sums(&hidden, &lengths)?;
         // Those of predicted pairs fall out of their gradients, which are of f32.
         let fall_out = self.dtype() == DType::F32;
-        let mut is_known = vec![false; batch.reads.len()];
+        let mut is_known = vec![false; batch.readouts.len()];
         for prediction in batch.predictions.iter().filter(|_| fall_out) {
             is_known[prediction.chosen] = true;
             is_known[prediction.rejected] = true;
@@ -468,14 +476,14 @@ impl Decoder {
                 predictions.push((displacement, simulation));
             }
         }
-        let reads = sums.into_iter().zip(&batch.reads).zip(log_probs);
+        let reads = sums.into_iter().zip(&batch.readouts).zip(log_probs);
         let output = |((sums, read), log_prob): ((Sums, &Readout), f64)| Output {
             sum: sums.sum,
             last: sums.last,
             log_prob: read.has_targets().then_some(log_prob),
         };
         Ok(Outputs {
-            reads: reads.map(output).collect(),
+            readouts: reads.map(output).collect(),
             predictions,
         })
     }
@@ -491,7 +499,7 @@ impl Decoder {
         unembedding: &Linear,
     ) -> Result<Vec<f64>> {
         let (mut rows, mut targets, mut read_of, mut first) = (vec![], vec![], vec![], 0);
-        for (at, read) in batch.reads.iter().enumerate() {
+        for (at, read) in batch.readouts.iter().enumerate() {
             if is_wanted(at) {
                 rows.extend((first..).take(read.targets.len()));
                 targets.extend_from_slice(&read.targets);
@@ -499,7 +507,7 @@ impl Decoder {
             }
             first += read.tokens.len() as u32;
         }
-        let mut sums = vec![0.0; batch.reads.len()];
+        let mut sums = vec![0.0; batch.readouts.len()];
         let mut read_of = read_of.into_iter();
         let at_once = self.logits_at_once();
         for (rows, targets) in rows.chunks(at_once).zip(targets.chunks(at_once)) {
@@ -534,7 +542,11 @@ impl Decoder {
     }
 
     /// All that comes before the unembedding.
-    fn hidden_states<S: Backend>(&self, backend: &S, batch: &PackedBatch) -> Result<Hidden<S::Rows>> {
+    fn hidden_states<S: Backend>(
+        &self,
+        backend: &S,
+        batch: &PackedBatch,
+    ) -> Result<Hidden<S::Rows>> {
         let keep = Keep::of(batch);
         let kept_rows = (keep > Keep::Nothing).then(|| TraceRows::of(batch));
         let mut kept = Vec::new();

@@ -20,7 +20,7 @@ impl Decoder {
         let steps = &steps.exact();
         let rows_of = |prediction: &Prediction| {
             let reads = [prediction.chosen, prediction.rejected];
-            let targets = reads.map(|read| batch.reads[read].targets.len());
+            let targets = reads.map(|read| batch.readouts[read].targets.len());
             targets.iter().sum::<usize>()
         };
         let mut predicted = Vec::with_capacity(batch.predictions.len());

@@ -23,7 +23,7 @@ pub(super) struct Table {
 }
 
 impl Rope {
-    pub fn new(config: &RopeConfig) -> Self {
+    pub(super) fn new(config: &RopeConfig) -> Self {
         let frequencies = |factors: Option<&Vec<f32>>| {
             let of_pair = |pair: usize| {
                 let exponent = (2 * pair) as f32 / config.dims as f32;
@@ -42,7 +42,7 @@ impl Rope {
     }
 
     /// Angles are formed in f32, as the reference implementations do.
-    pub fn at(&self, batch: &PackedBatch) -> Table {
+    pub(super) fn at(&self, batch: &PackedBatch) -> Table {
         let count = batch.positions.len() * self.frequencies.len();
         let mut table = Table {
             cos: Vec::with_capacity(count),

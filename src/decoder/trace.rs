@@ -17,7 +17,7 @@ pub(super) enum Keep {
 
 impl Keep {
     /// What the predictions of a batch need.
-    pub fn of(batch: &PackedBatch) -> Self {
+    pub(super) fn of(batch: &PackedBatch) -> Self {
         let of_one = batch.predictions.iter().map(|one| match one.alone {
             Some(_) => Self::AllBlocks,
             None => Self::LastBlock,
@@ -39,7 +39,7 @@ pub(super) struct BlockTrace<R> {
 
 impl<R> BlockTrace<R> {
     /// The same of some rows, without projections.
-    pub fn of_rows<S: Backend<Rows = R>>(&self, backend: &S, rows: &[u32]) -> Result<Self> {
+    pub(super) fn of_rows<S: Backend<Rows = R>>(&self, backend: &S, rows: &[u32]) -> Result<Self> {
         Ok(Self {
             attended: backend.select(&self.attended, rows)?,
             mlp_input: backend.select(&self.mlp_input, rows)?,
@@ -67,7 +67,7 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    pub fn new(batch: &PackedBatch, tokens: Vec<u32>) -> Self {
+    pub(super) fn new(batch: &PackedBatch, tokens: Vec<u32>) -> Self {
         let mut row_of = vec![0; batch.tokens.len()];
         for (row, token) in (0..).zip(&tokens) {
             row_of[*token as usize] = row;
@@ -76,7 +76,7 @@ impl Tokens {
     }
 
     /// The rows of some of the tokens.
-    pub fn rows(&self, tokens: impl IntoIterator<Item = u32>) -> Vec<u32> {
+    pub(super) fn rows(&self, tokens: impl IntoIterator<Item = u32>) -> Vec<u32> {
         let row = |token: u32| self.row_of[token as usize];
         tokens.into_iter().map(row).collect()
     }
@@ -92,7 +92,7 @@ pub(super) struct TraceRows {
 }
 
 impl TraceRows {
-    pub fn of(batch: &PackedBatch) -> Self {
+    pub(super) fn of(batch: &PackedBatch) -> Self {
         let mut is_held = vec![false; batch.tokens.len()];
         for alone in batch
             .predictions

@@ -14,7 +14,7 @@ const ON_GPU: usize = 16_384;
 
 /// Tokens of forward passes.
 #[derive(Debug, Clone, Copy)]
-pub struct Budget<'a> {
+pub(crate) struct Budget<'a> {
     /// Of one with several rows.
     pub batch_tokens: usize,
     /// Of one with a single row, which has no smaller part. 0 where memory allows none.
@@ -27,7 +27,7 @@ pub struct Budget<'a> {
 
 impl<'a> Budget<'a> {
     /// The budget of a call that asks for so many tokens `in_all`.
-    pub fn of(
+    pub(crate) fn of(
         model: &'a Model,
         settings: &ChesSettings,
         predicted: Predicted,
@@ -67,7 +67,7 @@ impl<'a> Budget<'a> {
     }
 
     /// Why a row of so many tokens cannot be computed, if it cannot.
-    pub fn refusal(&self, tokens: usize) -> Option<String> {
+    pub(crate) fn refusal(&self, tokens: usize) -> Option<String> {
         if self.row_tokens == 0 {
             return Some(format!(
                 "a simulated step takes {} bytes and some for each token, more than memory allows \

@@ -9,7 +9,7 @@ use crate::files::weights::Target;
 ///
 /// # Errors
 /// When this build or this machine has no such device.
-pub fn targets(setting: &str, dtype: ModelDtype) -> Result<Vec<Target>, String> {
+pub(crate) fn targets(setting: &str, dtype: ModelDtype) -> Result<Vec<Target>, String> {
     let devices = open(setting)?;
     let target = |device: Device| Target {
         by_tensors: setting == CPU_BY_TENSORS,
@@ -80,7 +80,7 @@ mod metal {
 mod metal {
     use candle_core::Device;
 
-    pub fn open() -> Result<Device, String> {
+    pub(super) fn open() -> Result<Device, String> {
         Err("this build has no Metal support (cargo feature metal); accepted: auto, cpu".into())
     }
 }
@@ -138,11 +138,11 @@ mod cuda {
 mod cuda {
     use candle_core::Device;
 
-    pub fn count() -> Result<usize, String> {
+    pub(super) fn count() -> Result<usize, String> {
         Err("this build has no CUDA support (cargo feature cuda)".into())
     }
 
-    pub fn open(_ordinal: usize) -> Result<Device, String> {
+    pub(super) fn open(_ordinal: usize) -> Result<Device, String> {
         Err("this build has no CUDA support (cargo feature cuda); accepted: auto, cpu".into())
     }
 }

@@ -22,7 +22,7 @@ impl Replica for Decoder {
         drop(turn);
         let predictions = batch.predictions.iter().map(|prediction| prediction.chosen);
         let mut predictions = predictions.zip(outputs.predictions).peekable();
-        let mut outputs = outputs.reads.into_iter();
+        let mut outputs = outputs.readouts.into_iter();
         let mut first = 0;
         Ok(groups
             .iter()

@@ -1,10 +1,10 @@
 //! The engine. In come groups of sequences, from every query of the process; out come their embeddings and
 //! log-probabilities, computed in batches on the devices there are.
 
-pub mod budget;
+pub(crate) mod budget;
 #[cfg(all(feature = "cuda", unix))]
 mod cuda_libraries;
-pub mod device;
+pub(crate) mod device;
 mod forward;
-pub mod packing;
-pub mod scheduler;
+pub(crate) mod packing;
+pub(crate) mod scheduler;

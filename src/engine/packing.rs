@@ -9,7 +9,7 @@ use crate::texts::sequence::{Sequence, common_prefix};
 /// Packs groups. Sequences share their longest common beginning, each at most up to its last
 /// prompt token, whether they are of one group or of several. Those of more tokens than `long_from`
 /// share nothing with shorter ones: their positions are embedded otherwise.
-pub fn pack(groups: &[&Group], long_from: Option<usize>) -> PackedBatch {
+pub(crate) fn pack(groups: &[&Group], long_from: Option<usize>) -> PackedBatch {
     let (mut batch, paths) = PrefixTree::of(groups, long_from).pack();
     let mut first = 0;
     for group in groups {
@@ -193,7 +193,7 @@ impl<'a> PrefixTree<'a> {
             stack.extend(children.map(|child| (*child, path.clone())));
         }
         let reads = self.leaves.iter().zip(&paths);
-        batch.reads = reads.map(|(leaf, path)| leaf.read(path)).collect();
+        batch.readouts = reads.map(|(leaf, path)| leaf.read(path)).collect();
         (batch, paths)
     }
 
@@ -251,7 +251,7 @@ mod tests {
     }
 
     fn reads(batch: &PackedBatch) -> Vec<&[u32]> {
-        batch.reads.iter().map(|read| &read.tokens[..]).collect()
+        batch.readouts.iter().map(|read| &read.tokens[..]).collect()
     }
 
     #[test]
@@ -349,10 +349,10 @@ mod tests {
         let batch = packed(&groups, None);
         assert_eq!(batch.predictions.len(), 2);
         for (prediction, group) in batch.predictions.iter().zip(&groups) {
-            let reads = [prediction.chosen, prediction.rejected].map(|read| &batch.reads[read]);
+            let reads = [prediction.chosen, prediction.rejected].map(|read| &batch.readouts[read]);
             let alone = prediction.alone.as_ref().unwrap();
             assert_eq!(alone.step, 0.5);
-            for (own, whole) in alone.batch.reads.iter().zip(reads) {
+            for (own, whole) in alone.batch.readouts.iter().zip(reads) {
                 let mapped = own.tokens.iter().map(|token| alone.tokens[*token as usize]);
                 assert!(mapped.eq(whole.tokens.iter().copied()));
                 assert_eq!(own.targets, whole.targets);
@@ -373,7 +373,7 @@ mod tests {
         let mut cut = sequence(&[1, 2, 3], 1);
         cut.truncated = true;
         let group = Group::new(vec![cut, sequence(&[1, 4], 1)], Some(0), None);
-        let targets = packed(&[group], None).reads.into_iter();
+        let targets = packed(&[group], None).readouts.into_iter();
         let targets: Vec<_> = targets.map(|read| read.targets).collect();
         assert_eq!(targets, [vec![2, 3], vec![4, 0]]);
     }

@@ -2,8 +2,8 @@
 //! process.
 //!
 //! Groups of sequences go in; a thread for each replica of the model takes as many from the front as
-//! one forward pass holds, whoever they came from. Each caller has its share of the queue and waits when
-//! that is full; what nobody waits for any more leaves it.
+//! one forward pass holds, whatever asked for them. Each caller has its share of the queue and waits when
+//! that is full; a group whose caller has gone leaves it.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -49,7 +49,7 @@ struct Shared {
 
 /// The queue of one model.
 #[derive(Debug)]
-pub struct Scheduler {
+pub(crate) struct Scheduler {
     shared: Arc<Shared>,
     replicas: usize,
 }
@@ -66,7 +66,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(replicas: Vec<Box<dyn Replica>>) -> std::io::Result<Self> {
+    pub(crate) fn start(replicas: Vec<Box<dyn Replica>>) -> std::io::Result<Self> {
         let scheduler = Self {
             shared: Arc::default(),
             replicas: replicas.len(),

@@ -21,7 +21,7 @@ impl ModelError {
 }
 
 /// What candle says, without the backtrace that it adds where `RUST_BACKTRACE` asks for one.
-pub fn said(error: &candle_core::Error) -> String {
+pub(crate) fn said(error: &candle_core::Error) -> String {
     match error {
         candle_core::Error::WithBacktrace { inner, .. } => said(inner),
         candle_core::Error::WithPath { inner, path } => {

@@ -12,7 +12,7 @@ use memmap2::Mmap;
 /// One that is changed while it is mapped gives other bytes, and one that is truncated then ends
 /// the process.
 #[derive(Debug)]
-pub struct MappedFile {
+pub(crate) struct MappedFile {
     map: Mmap,
 }
 
@@ -21,7 +21,7 @@ impl MappedFile {
     ///
     /// # Errors
     /// When it cannot be read, or is empty.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path)?;
         if file.metadata()?.len() == 0 {
             return Err(Error::other("the file is empty"));
@@ -33,12 +33,12 @@ impl MappedFile {
     }
 
     /// What is in it.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.map
     }
 
     /// Hashes both ends of a part: enough to tell a trained tensor from what it was before.
-    pub fn hash_ends(&self, part: Range<usize>, hasher: &mut blake3::Hasher) {
+    pub(crate) fn hash_ends(&self, part: Range<usize>, hasher: &mut blake3::Hasher) {
         const SAMPLE: usize = 4096;
         let part = &self.map[part];
         let sample = SAMPLE.min(part.len());
@@ -47,7 +47,7 @@ impl MappedFile {
     }
 
     /// Says that a part of it was read, so that it need not stay in memory.
-    pub fn release(&self, part: Range<usize>) {
+    pub(crate) fn release(&self, part: Range<usize>) {
         #[cfg(unix)]
         {
             use memmap2::UncheckedAdvice::DontNeed;

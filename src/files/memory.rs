@@ -4,7 +4,7 @@ use candle_core::Device;
 use sysinfo::System;
 
 /// Bytes that this process could still take, within the limits of its container.
-pub fn available() -> u64 {
+pub(crate) fn available() -> u64 {
     let mut system = System::new();
     system.refresh_memory();
     let of_machine = system.available_memory();
@@ -30,6 +30,6 @@ pub fn available_on(device: &Device) -> Option<u64> {
 
 /// Bytes that are free on a GPU, where that can be told.
 #[cfg(not(feature = "cuda"))]
-pub fn available_on(_device: &Device) -> Option<u64> {
+pub(crate) fn available_on(_device: &Device) -> Option<u64> {
     None
 }

@@ -1,7 +1,7 @@
 //! Files. In come places of models and of data, out come their bytes, tensors, descriptions and tables: nothing
 //! here knows what a model computes.
 
-pub mod error;
+pub(crate) mod error;
 pub mod gguf;
 #[cfg(feature = "remote")]
 pub mod hub;
@@ -15,4 +15,4 @@ pub(crate) mod stores;
 pub mod tables;
 pub(crate) mod tokenizer_class;
 pub(crate) mod tokenizer_files;
-pub mod weights;
+pub(crate) mod weights;

@@ -19,9 +19,13 @@ use crate::files::tokenizer_files::{
 };
 use crate::files::weights::{Stored, Target};
 
+/// The description of the model.
 pub const CONFIG: &str = "config.json";
+/// The tokenizer.
 pub const TOKENIZER: &str = "tokenizer.json";
+/// The weights in one file.
 pub const WEIGHTS: &str = "model.safetensors";
+/// Which file has which tensor, where there are several.
 pub const INDEX: &str = "model.safetensors.index.json";
 /// The description of an adapter, whose weights lie beside it.
 pub const ADAPTER: &str = "adapter_config.json";

@@ -9,7 +9,7 @@ use crate::files::error::ModelError;
 ///
 /// # Errors
 /// When it is no regular file, larger than `most` bytes, or cannot be read.
-pub fn read(path: &Path, most: u64) -> Result<Option<Vec<u8>>, ModelError> {
+pub(super) fn read(path: &Path, most: u64) -> Result<Option<Vec<u8>>, ModelError> {
     let refuse = |reason: String| ModelError::new(path, reason);
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,

@@ -17,7 +17,7 @@ const NAMES: [&str; 7] = [
 ];
 
 /// Names of special tokens with their texts, in order. A name that nothing sets is not there.
-pub type NamedTokens = Vec<(String, String)>;
+pub(crate) type NamedTokens = Vec<(String, String)>;
 
 /// The special tokens that `tokenizer_config.json` names, with `special_tokens_map.json` where that
 /// one has no `added_tokens_decoder`, and with the class's own where a key is absent. `padding`: what
@@ -25,7 +25,7 @@ pub type NamedTokens = Vec<(String, String)>;
 ///
 /// # Errors
 /// When one of the common names has a value that is no token; transformers refuses that too.
-pub fn named_tokens(
+pub(crate) fn named_tokens(
     config: &Map<String, Value>,
     map: Option<&Map<String, Value>>,
     class: TokenizerClass,
@@ -101,7 +101,7 @@ pub fn named_tokens(
 
 /// The special tokens that have no name: the lists `extra_special_tokens` and, before version 5,
 /// `additional_special_tokens`.
-pub fn unnamed_tokens(
+pub(crate) fn unnamed_tokens(
     config: &Map<String, Value>,
     map: Option<&Map<String, Value>>,
 ) -> Vec<String> {

@@ -13,7 +13,7 @@ use url::Url;
 /// # Errors
 /// When the URL holds a user, a password or a query, or the account is wrong.
 #[cfg(feature = "remote")]
-pub fn open_url(
+pub(crate) fn open_url(
     place: &str,
     more_options: &[(&str, &str)],
 ) -> Result<(Arc<dyn ObjectStore>, Path), String> {
@@ -51,7 +51,10 @@ fn open_url(_: &str, _: &[(&str, &str)]) -> Result<(Arc<dyn ObjectStore>, Path),
 ///
 /// # Errors
 /// Those of [`open_url`], and when the directory is not there or cannot be made.
-pub fn open_directory(place: &str, is_made: bool) -> Result<(Arc<dyn ObjectStore>, Path), String> {
+pub(crate) fn open_directory(
+    place: &str,
+    is_made: bool,
+) -> Result<(Arc<dyn ObjectStore>, Path), String> {
     let path = match place.split_once("://") {
         None => path_of(place)?,
         Some(("file", _)) => path_of_url(place)?,

@@ -10,10 +10,10 @@ use crate::files::error::ModelError;
 use crate::files::special_tokens::{NamedTokens, named_tokens, unnamed_tokens};
 use crate::files::tokenizer_class::TokenizerClass;
 
-pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-pub const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
-pub const ADDED_TOKENS: &str = "added_tokens.json";
-pub const TEMPLATE: &str = "chat_template.jinja";
+pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+pub(crate) const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
+pub(crate) const ADDED_TOKENS: &str = "added_tokens.json";
+pub(crate) const TEMPLATE: &str = "chat_template.jinja";
 
 /// Far above any real one.
 const MAX_BYTES: u64 = 16 << 20;

@@ -10,7 +10,7 @@ use candle_core::Result;
 use crate::models::group::{Group, GroupOutput};
 
 /// A model on one device.
-pub trait Replica: Debug + Send + Sync + 'static {
+pub(crate) trait Replica: Debug + Send + Sync + 'static {
     /// One forward pass over all groups, and what each of them gives.
     ///
     /// # Errors
@@ -20,7 +20,7 @@ pub trait Replica: Debug + Send + Sync + 'static {
 
 /// What a group came to.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The group's number among those of its caller.
     pub number: usize,
     /// The group, given back.
@@ -31,13 +31,13 @@ pub struct Answer {
     pub model_time: Duration,
 }
 
-/// Nobody waits for the results any more, or nobody works on them.
+/// The caller has gone, or the model's threads have ended.
 #[derive(Debug, thiserror::Error)]
 #[error("the query was dropped, or the model's threads have ended")]
-pub struct Cancelled;
+pub(crate) struct Cancelled;
 
 /// Has the replicas of one model compute what is asked of it.
-pub trait Engine: Debug + Send + Sync {
+pub(crate) trait Engine: Debug + Send + Sync {
     /// Has every group computed, in forward passes of up to `batch_tokens` tokens that it may share
     /// with those of other callers, and calls `answered` with each as it comes, in any order.
     ///

@@ -5,7 +5,7 @@ use crate::texts::sequence::{Sequence, common_prefix, shared_prefix};
 
 /// Sequences whose results belong together: the two responses of a pair, or one response alone.
 #[derive(Debug)]
-pub struct Group {
+pub(crate) struct Group {
     /// The sequences, each with at least one prompt and one response token.
     pub sequences: Vec<Sequence>,
     /// The token that ends a response, if log-probabilities are asked for.
@@ -19,7 +19,11 @@ pub struct Group {
 
 impl Group {
     /// Groups sequences. `long_from` is that of the decoder.
-    pub fn new(sequences: Vec<Sequence>, end_token: Option<u32>, long_from: Option<usize>) -> Self {
+    pub(crate) fn new(
+        sequences: Vec<Sequence>,
+        end_token: Option<u32>,
+        long_from: Option<usize>,
+    ) -> Self {
         let is_long = sequences.first().is_some_and(|s| s.is_long(long_from));
         let are_alike = sequences.iter().all(|s| s.is_long(long_from) == is_long);
         let shared = if are_alike {
@@ -37,19 +41,19 @@ impl Group {
     }
 
     /// The same group, of which something is predicted.
-    pub fn predicting(mut self, predicted: Predicted) -> Self {
+    pub(crate) fn predicting(mut self, predicted: Predicted) -> Self {
         self.predicted = predicted;
         self
     }
 
     /// Tokens that a forward pass computes for this group by itself.
-    pub fn tokens(&self) -> usize {
+    pub(crate) fn tokens(&self) -> usize {
         let own = self.sequences.iter().map(|s| s.ids.len() - self.shared);
         self.shared + own.sum::<usize>()
     }
 
     /// How many fewer they are about when the group is computed together with another.
-    pub fn tokens_shared_with(&self, other: &Self) -> usize {
+    pub(crate) fn tokens_shared_with(&self, other: &Self) -> usize {
         let (Some(own), Some(others)) = (self.sequences.first(), other.sequences.first()) else {
             return 0;
         };
@@ -63,7 +67,7 @@ impl Group {
 
 /// What a forward pass gives of a group.
 #[derive(Debug, Clone, PartialEq)]
-pub struct GroupOutput {
+pub(crate) struct GroupOutput {
     /// For each of its sequences.
     pub embeddings: Vec<Embedding>,
     /// What was predicted.
@@ -74,7 +78,7 @@ pub struct GroupOutput {
 
 /// What is kept of a sequence: hidden states of the response's positions, reduced.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Embedding {
+pub(crate) struct Embedding {
     /// Sum of the hidden states, `S`, length `d`.
     pub sum: Vec<f64>,
     /// The last hidden state, length `d`.

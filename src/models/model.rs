@@ -24,7 +24,7 @@ const CLOSING: Duration = Duration::from_secs(5);
 
 /// Which files a model was read from, so that a replaced file is noticed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Identity {
+pub(crate) struct Identity {
     pub(crate) path: PathBuf,
     files: Vec<(PathBuf, u64, Option<SystemTime>)>,
     device: String,
@@ -36,7 +36,7 @@ impl Identity {
     ///
     /// # Errors
     /// When there is no model.
-    pub fn of(path: &Path, device: &str, dtype: ModelDtype) -> Result<Self, ModelError> {
+    pub(crate) fn of(path: &Path, device: &str, dtype: ModelDtype) -> Result<Self, ModelError> {
         let refuse = |error: std::io::Error| ModelError::new(path, error.to_string());
         let path = model_directory::resolve(path);
         let metadata = std::fs::metadata(&path).map_err(refuse)?;
@@ -139,7 +139,7 @@ impl Source {
 
 /// An opened model.
 #[derive(Debug)]
-pub struct Model {
+pub(crate) struct Model {
     /// What it was opened from.
     pub identity: Identity,
     /// Its tokenizer.
@@ -159,7 +159,7 @@ impl Model {
     ///
     /// # Errors
     /// When its description is missing, wrong or not supported.
-    pub fn open(identity: Identity, targets: Vec<Target>) -> Result<Self, ModelError> {
+    pub(crate) fn open(identity: Identity, targets: Vec<Target>) -> Result<Self, ModelError> {
         let source = Source::open(&identity.path)?;
         Ok(Self {
             config: source.config()?,
@@ -174,22 +174,22 @@ impl Model {
     }
 
     /// What tells this model from any other: a hash of what it was read from.
-    pub fn fingerprint(&self) -> &str {
+    pub(crate) fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
     /// The type that weights and activations have.
-    pub fn dtype(&self) -> DType {
+    pub(crate) fn dtype(&self) -> DType {
         self.targets[0].dtype
     }
 
     /// What the decoder is like.
-    pub fn config(&self) -> &DecoderConfig {
+    pub(crate) fn config(&self) -> &DecoderConfig {
         &self.config
     }
 
     /// Whether it computes on CPU.
-    pub fn is_on_cpu(&self) -> bool {
+    pub(crate) fn is_on_cpu(&self) -> bool {
         self.targets[0].device.is_cpu()
     }
 
@@ -198,7 +198,7 @@ impl Model {
     ///
     /// # Errors
     /// When a tensor is missing or does not fit, or the engine does not start.
-    pub fn engine<E: Engine + 'static>(
+    pub(crate) fn engine<E: Engine + 'static>(
         &self,
         start: impl FnOnce(Vec<Box<dyn Replica>>) -> std::io::Result<E>,
     ) -> Result<Arc<dyn Engine>, ModelError>

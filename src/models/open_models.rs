@@ -8,17 +8,17 @@ use crate::files::error::ModelError;
 use crate::files::weights::Target;
 use crate::models::model::{Identity, Model};
 
-/// Whoever opens a model holds its own lock, and nobody waits for another model.
+/// Each model has a lock of its own, so that opening one does not wait for another.
 type Slot = Arc<Mutex<Weak<Model>>>;
 
 static OPEN: LazyLock<Mutex<HashMap<Identity, Slot>>> = LazyLock::new(Mutex::default);
 
 /// The model of this identity, opened unless somebody in this process has it open. It is closed
-/// when nobody holds it any more.
+/// when no session holds it.
 ///
 /// # Errors
 /// As [`Model::open`].
-pub fn get(identity: Identity, targets: Vec<Target>) -> Result<Arc<Model>, ModelError> {
+pub(crate) fn get(identity: Identity, targets: Vec<Target>) -> Result<Arc<Model>, ModelError> {
     let slot = {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         // A slot that somebody else holds is being opened, or just was.

@@ -11,19 +11,19 @@ const SHARE: usize = 8;
 
 /// What something that is kept for many queries takes from a memory pool.
 #[derive(Debug)]
-pub struct Accounted {
+pub(super) struct Accounted {
     name: &'static str,
     of: Option<(Arc<dyn MemoryPool>, MemoryReservation)>,
 }
 
 impl Accounted {
     /// Nothing yet, and of no pool.
-    pub fn new(name: &'static str) -> Self {
+    pub(super) fn new(name: &'static str) -> Self {
         Self { name, of: None }
     }
 
     /// From now on it is this pool's; what was taken from the one before is given back.
-    pub fn belong_to(&mut self, pool: &Arc<dyn MemoryPool>) {
+    pub(super) fn belong_to(&mut self, pool: &Arc<dyn MemoryPool>) {
         let is_same = |(of, _): &(Arc<dyn MemoryPool>, _)| Arc::ptr_eq(of, pool);
         if !self.of.as_ref().is_some_and(is_same) {
             let taken = MemoryConsumer::new(self.name).register(pool);
@@ -33,7 +33,7 @@ impl Accounted {
 
     /// Takes so many bytes, no more and no less. False where that is more than its share of the pool, or
     /// than the pool has left.
-    pub fn resize(&mut self, bytes: usize) -> bool {
+    pub(super) fn resize(&mut self, bytes: usize) -> bool {
         let Some((pool, taken)) = &mut self.of else {
             return true;
         };

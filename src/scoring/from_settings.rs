@@ -14,12 +14,12 @@ use crate::texts::chat_template::{ChatTemplate, MAX_TEMPLATE_BYTES, template_kwa
 use crate::texts::format::Format;
 
 /// An error that is of no setting.
-pub fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> ScorerError {
+pub(super) fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> ScorerError {
     ScorerError::Other(error.into())
 }
 
 /// An error of a setting: what was found and what is accepted.
-pub fn setting(key: &'static str, reason: impl Into<String>) -> ScorerError {
+pub(super) fn setting(key: &'static str, reason: impl Into<String>) -> ScorerError {
     ScorerError::Setting {
         key,
         reason: reason.into(),
@@ -28,7 +28,7 @@ pub fn setting(key: &'static str, reason: impl Into<String>) -> ScorerError {
 
 /// The model that `ches.model` names. It is the one in `slot` if that is still the same, and put there
 /// if not.
-pub fn open_model(
+pub(super) fn open_model(
     slot: &Mutex<Option<Arc<Model>>>,
     settings: &ChesSettings,
 ) -> Result<Arc<Model>, ScorerError> {
@@ -56,12 +56,12 @@ pub fn open_model(
 }
 
 /// What the keys of a model's scores begin with.
-pub fn key_of_model(model: &Model) -> String {
+pub(super) fn key_of_model(model: &Model) -> String {
     format!("{} {}", model.fingerprint(), model.dtype().as_str())
 }
 
 /// The cache that `ches.cache` names, of this model's scores.
-pub fn open_cache(
+pub(super) fn open_cache(
     slot: &Mutex<Option<Arc<ScoreCache>>>,
     settings: &ChesSettings,
     model: &Model,
@@ -78,7 +78,7 @@ pub fn open_cache(
 }
 
 /// The Jinja text that conversations are rendered by, if any.
-pub fn template_in_effect(
+pub(super) fn template_in_effect(
     model: &Model,
     settings: &ChesSettings,
 ) -> Result<Option<String>, ScorerError> {
@@ -91,7 +91,7 @@ pub fn template_in_effect(
 }
 
 /// How texts are rendered.
-pub fn format(model: &Model, settings: &ChesSettings) -> Result<Format, ScorerError> {
+pub(super) fn format(model: &Model, settings: &ChesSettings) -> Result<Format, ScorerError> {
     let Some(source) = template_in_effect(model, settings)? else {
         if settings.prompt_format == PromptFormat::Chat {
             return Err(setting(

@@ -20,12 +20,12 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What makes two rows the same to a model: a 256-bit hash of everything that changes a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key([u8; 32]);
+pub(crate) struct Key([u8; 32]);
 
 impl Key {
     /// The key of a row's sequences under one model. `of_model` is its fingerprint and dtype,
     /// `end_token` what ends a response.
-    pub fn new(of_model: &str, end_token: Option<u32>, sequences: &[Sequence]) -> Self {
+    pub(crate) fn new(of_model: &str, end_token: Option<u32>, sequences: &[Sequence]) -> Self {
         let mut hasher = blake3::Hasher::new();
         let mut number = |number: u64| {
             hasher.update(&number.to_le_bytes());
@@ -45,19 +45,19 @@ impl Key {
     }
 
     /// The hash.
-    pub fn bytes(&self) -> &[u8; 32] {
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
     /// A key that was written down.
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+    pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 }
 
 /// The scores of a pair that come from hidden embeddings.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Similarities {
+pub(crate) struct Similarities {
     /// `⟨S⁺, S⁻ − S⁺⟩`.
     pub ches: f64,
     /// `⟨S⁺/m⁺, S⁻/m⁻ − S⁺/m⁺⟩`.
@@ -68,7 +68,7 @@ pub struct Similarities {
 
 /// What a forward pass over a row gave; what was not asked for is `None`.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct ModelScores {
+pub(crate) struct ModelScores {
     /// Of a pair.
     pub similarities: Option<Similarities>,
     /// Of a single response.
@@ -83,7 +83,7 @@ pub struct ModelScores {
 
 /// What is wanted of rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     pub needs: Needs,
     /// The step of a simulation.
     pub learning_rate: f64,
@@ -91,7 +91,7 @@ pub struct Wanted {
 
 impl ModelScores {
     /// What they give at this learning rate.
-    pub fn gives(&self, learning_rate: f64) -> Needs {
+    pub(crate) fn gives(&self, learning_rate: f64) -> Needs {
         let mut needs = Needs::empty();
         let has_embeddings = self.similarities.is_some() || self.embedding.is_some();
         needs.set(Needs::EMBEDDINGS, has_embeddings);
@@ -103,14 +103,14 @@ impl ModelScores {
     }
 
     /// The step with this learning rate.
-    pub fn simulation(&self, learning_rate: f64) -> Option<&Arc<Simulation>> {
+    pub(crate) fn simulation(&self, learning_rate: f64) -> Option<&Arc<Simulation>> {
         let mut simulations = self.simulations.iter();
         let found = simulations.find(|(rate, _)| *rate == learning_rate);
         found.map(|(_, simulation)| simulation)
     }
 
     /// Takes over what `more` has.
-    pub fn add(&mut self, more: Self) {
+    pub(crate) fn add(&mut self, more: Self) {
         self.similarities = more.similarities.or(self.similarities.take());
         self.embedding = more.embedding.or(self.embedding.take());
         self.log_probs = more.log_probs.or(self.log_probs.take());
@@ -121,7 +121,7 @@ impl ModelScores {
     }
 
     /// Bytes of memory that an entry takes, with its key and its places in two tables.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         const ENTRY: usize = size_of::<(Key, ModelScores)>() + 96;
         let vectors = self.embedding.as_ref().map_or(0, |embedding| {
             4 * (embedding.sum.len() + embedding.last.len()) + size_of::<ResponseEmbedding>()
@@ -138,7 +138,7 @@ impl ModelScores {
 
 /// Scores by key, and which rows are being computed. The least recently used go first.
 #[derive(Debug)]
-pub struct Memo {
+pub(crate) struct Memo {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -162,7 +162,7 @@ impl State {
         }
     }
 
-    /// Lets go of a row, unless somebody else has claimed it since.
+    /// Releases a row, unless somebody else has claimed it since.
     fn release(&mut self, key: &Key, claim: Claim) {
         if self.in_flight.get(key).is_some_and(|(_, of)| *of == claim) {
             self.in_flight.remove(key);
@@ -228,7 +228,7 @@ impl Memo {
     ///
     /// # Errors
     /// Those of `compute`; `stopped` if `is_cancelled` while it waits.
-    pub fn scores<E, R: Clone>(
+    pub(crate) fn scores<E, R: Clone>(
         &self,
         keys: &[Key],
         wanted: Wanted,
@@ -332,7 +332,7 @@ impl Memo {
         (claimed, sources)
     }
 
-    /// Keeps the scores of a row that `claim` holds, and lets go of it.
+    /// Keeps the scores of a row that `claim` holds, and releases it.
     fn remember(&self, key: Key, claim: Claim, scores: ModelScores, most_bytes: usize) {
         let mut state = self.lock();
         let known = state.entries.pop(&key);
@@ -348,7 +348,7 @@ impl Memo {
     }
 
     /// Accounts what is kept to the pool of the query that asks now.
-    pub fn account_to(&self, pool: &Arc<dyn MemoryPool>) {
+    pub(crate) fn account_to(&self, pool: &Arc<dyn MemoryPool>) {
         let mut state = self.lock();
         state.accounted.belong_to(pool);
         state.shrink(usize::MAX);

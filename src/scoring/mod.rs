@@ -2,11 +2,11 @@
 //! remembered ones, and new ones by the engine.
 
 mod accounting;
-pub mod encoded_pair;
+pub(crate) mod encoded_pair;
 mod from_settings;
-pub mod memo;
-pub mod observer;
+pub(crate) mod memo;
+pub(crate) mod observer;
 mod run;
-pub mod score;
-pub mod score_cache;
-pub mod scorer;
+pub(crate) mod score;
+pub(crate) mod score_cache;
+pub(crate) mod scorer;

@@ -24,6 +24,6 @@ pub trait Observer: Debug + Send + Sync + 'static {
 
 /// Watches nothing.
 #[derive(Debug)]
-pub struct NoopObserver;
+pub(crate) struct NoopObserver;
 
 impl Observer for NoopObserver {}

@@ -25,11 +25,11 @@ use crate::scoring::score_cache::{ScoreCache, Use as CacheUse};
 use crate::texts::format::Format;
 use crate::texts::sequence::{Encoder, EncodingError, Sequence};
 
-/// What becomes of a row.
-pub type RowResult<S> = Result<S, RowError>;
+/// The outcome of a row.
+pub(super) type RowResult<S> = Result<S, RowError>;
 
 /// A model under the settings and needs of one call.
-pub struct Run<'a> {
+pub(super) struct Run<'a> {
     model: Arc<Model>,
     memo: &'a Memo,
     cache: Option<CacheUse>,
@@ -42,7 +42,7 @@ pub struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Opens the model, unless it is the one in `slot`.
-    pub fn new(
+    pub(super) fn new(
         slot: &Mutex<Option<Arc<Model>>>,
         memo: &'a Memo,
         cache_slot: &Mutex<Option<Arc<ScoreCache>>>,
@@ -81,7 +81,7 @@ impl<'a> Run<'a> {
     }
 
     /// Scores preference pairs.
-    pub fn pairs(
+    pub(super) fn pairs(
         &self,
         rows: &[PreferencePair],
     ) -> Result<Vec<RowResult<PairScores>>, ScorerError> {
@@ -100,7 +100,7 @@ impl<'a> Run<'a> {
     }
 
     /// Scores prompted responses.
-    pub fn responses(
+    pub(super) fn responses(
         &self,
         rows: &[PromptedResponse],
     ) -> Result<Vec<RowResult<ResponseScores>>, ScorerError> {
@@ -116,7 +116,7 @@ impl<'a> Run<'a> {
         self.score(encoded, keep, response_scores)
     }
 
-    /// Rows, tokenized, unless nobody waits for them any more.
+    /// Rows, tokenized, unless their caller has gone.
     fn encoded<T>(
         &self,
         rows: &[T],
@@ -138,7 +138,7 @@ impl<'a> Run<'a> {
     }
 
     /// What the model is shown of a pair.
-    pub fn show(&self, pair: &PreferencePair) -> RowResult<EncodedPair> {
+    pub(super) fn show(&self, pair: &PreferencePair) -> RowResult<EncodedPair> {
         let encoder = self.encoder();
         let error = row_error([Argument::Chosen, Argument::Rejected]);
         let rendered = encoder
@@ -236,7 +236,7 @@ impl<'a> Run<'a> {
         ))
     }
 
-    /// Runs the model over the rows that need it and that nobody ran it over before. `keep` is
+    /// Runs the model over the rows that need it and that it was not run over before. `keep` is
     /// what is kept of a row's embeddings, `finish` makes its scores of that.
     fn score<S>(
         &self,

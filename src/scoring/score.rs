@@ -5,12 +5,12 @@
 use crate::models::group::Embedding;
 
 /// `⟨S⁺, S⁻ − S⁺⟩`, which is `⟨S⁺, S⁻⟩ − ‖S⁺‖²` (Definition 2).
-pub fn ches(chosen: &Embedding, rejected: &Embedding) -> f64 {
+pub(crate) fn ches(chosen: &Embedding, rejected: &Embedding) -> f64 {
     centered_product(&chosen.sum, &rejected.sum, 1.0, 1.0)
 }
 
 /// `⟨S⁺/m⁺, S⁻/m⁻ − S⁺/m⁺⟩`.
-pub fn ches_normalized(chosen: &Embedding, rejected: &Embedding) -> f64 {
+pub(crate) fn ches_normalized(chosen: &Embedding, rejected: &Embedding) -> f64 {
     centered_product(
         &chosen.sum,
         &rejected.sum,
@@ -20,13 +20,13 @@ pub fn ches_normalized(chosen: &Embedding, rejected: &Embedding) -> f64 {
 }
 
 /// Inner product of the two last hidden embeddings.
-pub fn last_hidden_similarity(chosen: &Embedding, rejected: &Embedding) -> f64 {
+pub(crate) fn last_hidden_similarity(chosen: &Embedding, rejected: &Embedding) -> f64 {
     let pairs = chosen.last.iter().zip(&rejected.last);
     pairs.map(|(c, r)| f64::from(*c) * f64::from(*r)).sum()
 }
 
 /// Levenshtein distance of two token sequences over the longer length.
-pub fn normalized_edit_distance(chosen: &[u32], rejected: &[u32]) -> f64 {
+pub(crate) fn normalized_edit_distance(chosen: &[u32], rejected: &[u32]) -> f64 {
     rapidfuzz::distance::levenshtein::normalized_distance(
         chosen.iter().copied(),
         rejected.iter().copied(),

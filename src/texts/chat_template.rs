@@ -9,10 +9,10 @@ use ches_udfs::{Content, FieldValue, TemplateVariables, Turn};
 use crate::texts::jinja::{Template, Value, repr};
 
 /// Far above any real chat template.
-pub const MAX_TEMPLATE_BYTES: usize = 1 << 16;
+pub(crate) const MAX_TEMPLATE_BYTES: usize = 1 << 16;
 
 /// The stack that compiling, rendering and dropping a template of these bounds may take.
-pub const STACK_BYTES: usize = 256 << 20;
+pub(crate) const STACK_BYTES: usize = 256 << 20;
 
 /// What transformers takes for a model's reasoning, the first one first.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
@@ -20,7 +20,7 @@ const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 /// A compiled chat template. To be made, used and dropped on a thread with a stack of
 /// [`STACK_BYTES`].
 #[derive(Debug)]
-pub struct ChatTemplate {
+pub(crate) struct ChatTemplate {
     template: Template,
     /// What the template finds besides the conversation.
     variables: Vec<(String, Value)>,
@@ -33,7 +33,7 @@ impl ChatTemplate {
     /// # Errors
     /// When it is not valid Jinja, or uses what is not known to render as jinja2 renders it; the
     /// message has the line.
-    pub fn new(
+    pub(crate) fn new(
         source: &str,
         special_tokens: &[(String, String)],
         kwargs: Option<&str>,
@@ -66,7 +66,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// What the template says of a conversation that it refuses.
-    pub fn render(
+    pub(crate) fn render(
         &self,
         turns: &[Turn],
         variables: &TemplateVariables,
@@ -122,7 +122,7 @@ impl ChatTemplate {
 ///
 /// # Errors
 /// When the text is no JSON object, or names what a rendering sets itself.
-pub fn template_kwargs(text: &str) -> Result<Vec<(String, Value)>, String> {
+pub(crate) fn template_kwargs(text: &str) -> Result<Vec<(String, Value)>, String> {
     let parsed: Result<Value, _> = serde_json::from_str(text);
     let entries = parsed.ok().and_then(Value::into_fields);
     let Some(entries) = entries else {

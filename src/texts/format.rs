@@ -13,7 +13,7 @@ const CONTENT_PROBE: &str = "10293847565647382910";
 
 /// The format of texts under one model and one set of settings.
 #[derive(Debug)]
-pub enum Format {
+pub(crate) enum Format {
     /// By a chat template.
     Chat {
         /// The template.
@@ -28,7 +28,7 @@ pub enum Format {
 
 /// What a chat template writes after an assistant's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AfterContent {
+pub(crate) enum AfterContent {
     /// A special token, with its id: the end token.
     EndToken(String, u32),
     /// Text without a special token.
@@ -40,7 +40,7 @@ const UNKNOWN_END: &str = "the chat template renders no conversation of a user's
 
 /// Why a text has no rendering, and whether the response is at fault or the prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FormatError {
+pub(crate) enum FormatError {
     /// The prompt is at fault.
     Prompt(String),
     /// The response is at fault.
@@ -49,7 +49,7 @@ pub enum FormatError {
 
 impl Format {
     /// The chat format, with the end token that the template writes.
-    pub fn chat(template: ChatTemplate, tokenizer: &TextTokenizer) -> Self {
+    pub(crate) fn chat(template: ChatTemplate, tokenizer: &TextTokenizer) -> Self {
         // A template may go through the parts of a content and know no other.
         let as_text: fn(&str) -> Content = |text| text.into();
         let as_parts = |text: &str| {
@@ -80,7 +80,7 @@ impl Format {
     }
 
     /// Whether texts are rendered by a template; then nothing is added to the rendered text.
-    pub fn is_chat(&self) -> bool {
+    pub(crate) fn is_chat(&self) -> bool {
         matches!(self, Self::Chat { .. })
     }
 
@@ -88,7 +88,7 @@ impl Format {
     ///
     /// # Errors
     /// When there is none, or the template does not tell.
-    pub fn end_token(&self, tokenizer: &TextTokenizer) -> Result<u32, String> {
+    pub(crate) fn end_token(&self, tokenizer: &TextTokenizer) -> Result<u32, String> {
         match self {
             Self::Chat {
                 after_content: Some(AfterContent::EndToken(_, id)),
@@ -105,7 +105,7 @@ impl Format {
     }
 
     /// Renders a prompt; `variables` are what the template finds besides, for its responses, too.
-    pub fn prompt<'a>(
+    pub(crate) fn prompt<'a>(
         &'a self,
         prompt: &'a Text,
         variables: &'a TemplateVariables,
@@ -136,7 +136,7 @@ impl Format {
 
 /// A rendered prompt, ready for responses.
 #[derive(Debug)]
-pub struct RenderedPrompt<'a> {
+pub(crate) struct RenderedPrompt<'a> {
     format: &'a Format,
     variables: &'a TemplateVariables,
     turns: Vec<Turn>,
@@ -146,7 +146,7 @@ pub struct RenderedPrompt<'a> {
 
 impl RenderedPrompt<'_> {
     /// The text of a response after this prompt.
-    pub fn response(&self, response: &Text) -> Result<String, FormatError> {
+    pub(crate) fn response(&self, response: &Text) -> Result<String, FormatError> {
         let Format::Chat {
             template,
             after_content,

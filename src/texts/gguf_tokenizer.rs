@@ -172,7 +172,7 @@ fn is_marker(text: &str) -> bool {
 ///
 /// # Errors
 /// When a field is missing or wrong, or the kind of tokenizer is not supported.
-pub fn tokenizer_from_gguf(gguf: &Gguf) -> Result<TextTokenizer, ModelError> {
+pub(crate) fn tokenizer_from_gguf(gguf: &Gguf) -> Result<TextTokenizer, ModelError> {
     let tokens = gguf.strings("tokenizer.ggml.tokens")?;
     let id = |at: usize| u32::try_from(at).expect("a vocabulary below 2^32 tokens");
     let entries = tokens.iter().enumerate();

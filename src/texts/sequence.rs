@@ -9,7 +9,7 @@ use crate::texts::tokenizer::TextTokenizer;
 
 /// What turns texts into sequences.
 #[derive(Debug, Clone, Copy)]
-pub struct Encoder<'a> {
+pub(crate) struct Encoder<'a> {
     /// The model's tokenizer.
     pub tokenizer: &'a TextTokenizer,
     /// How texts are rendered.
@@ -20,7 +20,7 @@ pub struct Encoder<'a> {
 
 /// The tokens of a prompt followed by a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sequence {
+pub(crate) struct Sequence {
     /// Prompt and response, tokenized as one text, cut to the longest length. Without the end
     /// token.
     pub ids: Vec<u32>,
@@ -32,35 +32,35 @@ pub struct Sequence {
 
 impl Sequence {
     /// The response's tokens that are left: `n` of them.
-    pub fn response(&self) -> &[u32] {
+    pub(crate) fn response(&self) -> &[u32] {
         self.ids.get(self.prompt_tokens..).unwrap_or(&[])
     }
 
     /// The positions whose hidden states belong to the response, from the last prompt token to
     /// the last response token: `n + 1` of them.
-    pub fn contexts(&self) -> Range<usize> {
+    pub(crate) fn contexts(&self) -> Range<usize> {
         self.prompt_tokens - 1..self.ids.len()
     }
 
     /// Whether its positions are embedded as those of sequences of more than `long_from` tokens.
-    pub fn is_long(&self, long_from: Option<usize>) -> bool {
+    pub(crate) fn is_long(&self, long_from: Option<usize>) -> bool {
         long_from.is_some_and(|from| self.ids.len() > from)
     }
 
     /// The tokens that a full log-probability sums over: the response and, unless it was cut,
     /// the end token.
-    pub fn targets(&self, end: u32) -> Vec<u32> {
+    pub(crate) fn targets(&self, end: u32) -> Vec<u32> {
         let end = (!self.truncated).then_some(end);
         self.response().iter().copied().chain(end).collect()
     }
 
     /// How many these are.
-    pub fn target_count(&self) -> usize {
+    pub(crate) fn target_count(&self) -> usize {
         self.response().len() + usize::from(!self.truncated)
     }
 
     /// Why this sequence has no score, if it has none by definition.
-    pub fn no_score(&self, what: &str, max_length: usize) -> Option<String> {
+    pub(crate) fn no_score(&self, what: &str, max_length: usize) -> Option<String> {
         if self.prompt_tokens == 0 {
             Some("the prompt has no tokens, so nothing precedes the response".into())
         } else if self.prompt_tokens >= max_length {
@@ -79,11 +79,11 @@ impl Sequence {
 
 /// A row that has no text or no tokens: which response is at fault, by its index, or none if it
 /// is the prompt; and why.
-pub type EncodingError = (Option<usize>, String);
+pub(crate) type EncodingError = (Option<usize>, String);
 
 /// The texts of a prompt and of several responses to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rendered {
+pub(crate) struct Rendered {
     /// The prompt.
     pub prompt: String,
     /// What follows it, one for each response.
@@ -92,7 +92,7 @@ pub struct Rendered {
 
 impl Encoder<'_> {
     /// The sequences of several responses to one prompt.
-    pub fn encode(
+    pub(crate) fn encode(
         &self,
         prompt: &Text,
         variables: &TemplateVariables,
@@ -102,7 +102,7 @@ impl Encoder<'_> {
     }
 
     /// Renders a prompt and several responses to it.
-    pub fn render(
+    pub(crate) fn render(
         &self,
         prompt: &Text,
         variables: &TemplateVariables,
@@ -128,7 +128,7 @@ impl Encoder<'_> {
     }
 
     /// The prompt's own tokens.
-    pub fn prompt_ids(&self, rendered: &Rendered) -> Result<Vec<u32>, EncodingError> {
+    pub(crate) fn prompt_ids(&self, rendered: &Rendered) -> Result<Vec<u32>, EncodingError> {
         let ids = self
             .tokenizer
             .encode(&rendered.prompt, !self.format.is_chat());
@@ -136,7 +136,7 @@ impl Encoder<'_> {
     }
 
     /// Tokenizes the prompt with each response, each as one text.
-    pub fn tokenize(&self, rendered: &Rendered) -> Result<Vec<Sequence>, EncodingError> {
+    pub(crate) fn tokenize(&self, rendered: &Rendered) -> Result<Vec<Sequence>, EncodingError> {
         let begin = !self.format.is_chat();
         let ids = |text: &str, at| {
             let ids = self.tokenizer.encode(text, begin);
@@ -167,7 +167,7 @@ impl Encoder<'_> {
 
 /// How many first tokens may be computed once for all sequences: their longest common prefix,
 /// at most to the last prompt position.
-pub fn shared_prefix(sequences: &[Sequence]) -> usize {
+pub(crate) fn shared_prefix(sequences: &[Sequence]) -> usize {
     let Some((first, others)) = sequences.split_first() else {
         return 0;
     };
@@ -181,6 +181,6 @@ pub fn shared_prefix(sequences: &[Sequence]) -> usize {
 }
 
 /// How many ids two lists begin with alike.
-pub fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+pub(crate) fn common_prefix(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

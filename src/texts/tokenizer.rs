@@ -23,7 +23,7 @@ const TOKENIZING_BYTES: u64 = 256;
 
 /// A model's tokenizer with what the contract of a text needs to know of it.
 #[derive(Debug)]
-pub struct TextTokenizer {
+pub(crate) struct TextTokenizer {
     tokenizer: Tokenizer,
     /// Texts of the tokens that may end a turn, with their ids: special ones, and in a GGUF file what
     /// looks like one.
@@ -33,7 +33,7 @@ pub struct TextTokenizer {
 
 /// What stands at both ends of texts.
 #[derive(Debug, Clone, Default)]
-pub struct Ends {
+pub(crate) struct Ends {
     /// What the tokenizer puts before a text: BOS, if it adds one.
     pub begin: Vec<u32>,
     /// The token that ends a text.
@@ -44,7 +44,7 @@ pub struct Ends {
 
 impl TextTokenizer {
     /// A tokenizer whose special tokens are these, texts with ids.
-    pub fn new(tokenizer: Tokenizer, special: Vec<(String, u32)>, ends: Ends) -> Self {
+    pub(crate) fn new(tokenizer: Tokenizer, special: Vec<(String, u32)>, ends: Ends) -> Self {
         Self {
             tokenizer,
             special,
@@ -56,7 +56,7 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// When `tokenizer.json` is not one, or a special token is named that it does not have.
-    pub fn from_directory(directory: &ModelDirectory) -> Result<Self, ModelError> {
+    pub(crate) fn from_directory(directory: &ModelDirectory) -> Result<Self, ModelError> {
         let failed =
             |error: tokenizers::Error| directory.refuse(format!("tokenizer.json: {error}"));
         let files = &directory.tokenizer_files;
@@ -103,7 +103,7 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// When the text cannot be tokenized, or takes more memory for it than there is.
-    pub fn encode(&self, text: &str, begin: bool) -> Result<Vec<u32>, String> {
+    pub(crate) fn encode(&self, text: &str, begin: bool) -> Result<Vec<u32>, String> {
         if text.len() > LARGE_BYTES {
             refuse_above(text.len(), memory::available() / 2)?;
         }
@@ -114,7 +114,7 @@ impl TextTokenizer {
     }
 
     /// The first special token that is written out in `text`, with its position.
-    pub fn first_special(&self, text: &str) -> Option<(usize, &str, u32)> {
+    pub(crate) fn first_special(&self, text: &str) -> Option<(usize, &str, u32)> {
         self.special
             .iter()
             .filter_map(|(token, id)| Some((text.find(token.as_str())?, token.as_str(), *id)))
@@ -122,7 +122,7 @@ impl TextTokenizer {
     }
 
     /// The text of one token, as it is within a text: decoders take a space off a text's beginning.
-    pub fn token_text(&self, id: u32) -> String {
+    pub(crate) fn token_text(&self, id: u32) -> String {
         let decode = |ids: &[u32]| unpanicked(|| self.tokenizer.decode(ids, false)).ok();
         let decoded = || {
             let before = self.encode("a", false).ok()?;
@@ -135,7 +135,7 @@ impl TextTokenizer {
     }
 
     /// What stands at both ends of texts.
-    pub fn ends(&self) -> &Ends {
+    pub(crate) fn ends(&self) -> &Ends {
         &self.ends
     }
 }

@@ -267,7 +267,7 @@ fn accepted(kernel: AttentionKernel, dtype: DType, cap: Option<f64>) -> f64 {
 }
 
 /// Lengths, windows, caps, shared prefixes, widths and numbers of heads, in every type.
-pub fn against_its_definition(subject: &Subject) -> Vec<Check> {
+pub(crate) fn against_its_definition(subject: &Subject) -> Vec<Check> {
     let device = datafusion_ches::devices(&subject.device)
         .unwrap()
         .swap_remove(0);

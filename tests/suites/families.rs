@@ -16,14 +16,14 @@ use super::{Check, Subject, of_families};
 use crate::support::{bound, field, lines, worst_score};
 
 /// The goldens of a family that are of one format.
-pub fn rows_of(folder: &Path, format: &str) -> Vec<Value> {
+pub(crate) fn rows_of(folder: &Path, format: &str) -> Vec<Value> {
     let mut rows = lines(&folder.join("rows.jsonl"));
     rows.retain(|row| row["format"] == format);
     rows
 }
 
 /// What is asked of a model, and how.
-pub struct Asked {
+pub(crate) struct Asked {
     device: String,
     model: PathBuf,
     format: PromptFormat,
@@ -34,7 +34,7 @@ pub struct Asked {
 
 impl Asked {
     /// All rows in one query, in the model's own type.
-    pub fn of(device: &str, model: impl Into<PathBuf>, format: PromptFormat) -> Self {
+    pub(crate) fn of(device: &str, model: impl Into<PathBuf>, format: PromptFormat) -> Self {
         Self {
             device: device.into(),
             model: model.into(),
@@ -113,7 +113,7 @@ impl Asked {
     }
 
     /// How far the rows' scores in f32 are from the golden ones, of what they may be.
-    pub async fn in_f32(&self, rows: &[Value]) -> f64 {
+    pub(crate) async fn in_f32(&self, rows: &[Value]) -> f64 {
         let asked = Self {
             device: self.device.clone(),
             model: self.model.clone(),
@@ -124,7 +124,7 @@ impl Asked {
     }
 
     /// Panics unless the rows' scores are the golden ones.
-    pub async fn assert(&self, rows: &[Value]) {
+    pub(crate) async fn assert(&self, rows: &[Value]) {
         let (worst, of_bound) = self.worst(rows).await;
         assert!(of_bound <= 1.0, "{worst}");
     }
@@ -132,7 +132,7 @@ impl Asked {
 
 /// Every family in f32: raw and by its template; all rows in one query, each in one of its own, and each
 /// response by itself, so that nothing is computed once for two.
-pub async fn in_f32(subject: &Subject) -> Vec<Check> {
+pub(crate) async fn in_f32(subject: &Subject) -> Vec<Check> {
     of_families(|family| family_in_f32(subject, family)).await
 }
 
@@ -191,7 +191,7 @@ async fn family_in_f32(subject: &Subject, family: &str) -> Vec<Check> {
 /// In half precision a score is as near to the one in f32 as transformers' is: the median and the 95th
 /// percentile of the errors are at most 1.3 times as large on the CPU, whose roundings are always the same, and
 /// 1.6 times on devices, and the order stays.
-pub async fn in_half_precision(subject: &Subject) -> Vec<Check> {
+pub(crate) async fn in_half_precision(subject: &Subject) -> Vec<Check> {
     of_families(|family| family_in_half_precision(subject, family)).await
 }
 

@@ -4,10 +4,10 @@
 // Each program uses a part of this.
 #![allow(dead_code)]
 
-pub mod attention;
-pub mod families;
-pub mod predictions;
-pub mod pressure;
+pub(crate) mod attention;
+pub(crate) mod families;
+pub(crate) mod predictions;
+pub(crate) mod pressure;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -19,7 +19,7 @@ use crate::support::root;
 
 /// A device, and where the goldens are.
 #[derive(Debug, Clone)]
-pub struct Subject {
+pub(crate) struct Subject {
     /// As in `ches.device`; `cpu-tensors` is the CPU by the steps of other devices.
     pub device: String,
     /// The folder `tests/goldens`.
@@ -28,7 +28,7 @@ pub struct Subject {
 
 impl Subject {
     /// What `cargo test` checks: the device that `CHES_TEST_DEVICE` names, or else the CPU in both ways.
-    pub fn of_tests() -> Vec<Self> {
+    pub(crate) fn of_tests() -> Vec<Self> {
         let devices = match std::env::var("CHES_TEST_DEVICE") {
             Ok(device) => vec![device],
             Err(_) => vec!["cpu".into(), "cpu-tensors".into()],
@@ -41,12 +41,12 @@ impl Subject {
     }
 
     /// The folder of a family's goldens.
-    pub fn family(&self, family: &str) -> PathBuf {
+    pub(crate) fn family(&self, family: &str) -> PathBuf {
         self.goldens.join("families").join(family)
     }
 
     /// The tiny model of a family.
-    pub fn model(&self, family: &str) -> String {
+    pub(crate) fn model(&self, family: &str) -> String {
         let model = self.family(family).join("model");
         Path::to_str(&model).unwrap().to_owned()
     }
@@ -54,7 +54,7 @@ impl Subject {
 
 /// What a comparison came to.
 #[derive(Debug, Clone)]
-pub struct Check {
+pub(crate) struct Check {
     /// What was compared.
     pub name: String,
     /// The largest error, of what is accepted.
@@ -65,13 +65,13 @@ pub struct Check {
 
 impl Check {
     /// Whether the error is accepted; one that is no number is not.
-    pub fn passes(&self) -> bool {
+    pub(crate) fn passes(&self) -> bool {
         self.of_bound <= 1.0
     }
 }
 
 /// What a suite finds, or what it panics with.
-pub async fn caught<T>(suite: impl Future<Output = T>) -> Result<T, String> {
+pub(crate) async fn caught<T>(suite: impl Future<Output = T>) -> Result<T, String> {
     let caught = AssertUnwindSafe(suite).catch_unwind().await;
     caught.map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -99,7 +99,7 @@ async fn of_families<F: Future<Output = Vec<Check>>>(
 }
 
 /// Panics with the checks that do not pass.
-pub fn assert_pass(checks: Vec<Check>) {
+pub(crate) fn assert_pass(checks: Vec<Check>) {
     assert!(!checks.is_empty());
     let failed: Vec<&Check> = checks.iter().filter(|check| !check.passes()).collect();
     assert!(failed.is_empty(), "{failed:#?}");

@@ -14,7 +14,7 @@ use super::{Check, Subject, of_families};
 use crate::support::lines;
 
 /// What was found of one pair.
-pub struct Found {
+pub(crate) struct Found {
     pub displacement: StructArray,
     pub simulated: StructArray,
 }
@@ -27,7 +27,7 @@ fn number(row: &StructArray, field: &str) -> f64 {
 
 /// The tokens of `gaining` and `losing` with their changes, by id, as goldens have them; and whether
 /// they are in order.
-pub fn changes(row: &StructArray) -> Vec<(i64, f64)> {
+pub(crate) fn changes(row: &StructArray) -> Vec<(i64, f64)> {
     let mut all = Vec::new();
     for (list, sign) in [("gaining", 1.0), ("losing", -1.0)] {
         let tokens = row.column_by_name(list).unwrap().as_list::<i32>().value(0);
@@ -43,7 +43,7 @@ pub fn changes(row: &StructArray) -> Vec<(i64, f64)> {
     all
 }
 
-pub fn golden_changes(golden: &Value, field: &str) -> Vec<(i64, f64)> {
+pub(crate) fn golden_changes(golden: &Value, field: &str) -> Vec<(i64, f64)> {
     let changes = golden[field].as_array().unwrap().iter();
     let change = |change: &Value| (change[0].as_i64().unwrap(), change[1].as_f64().unwrap());
     changes.map(change).collect()
@@ -59,7 +59,7 @@ const ROUNDING: f64 = 5e-5;
 
 /// The largest of the errors, each over its bound.
 #[derive(Debug, Default)]
-pub struct Worst {
+pub(crate) struct Worst {
     rate: f64,
     change: f64,
     step: f64,
@@ -67,7 +67,7 @@ pub struct Worst {
 }
 
 impl Worst {
-    pub fn see(&mut self, golden: &Value, found: &Found) {
+    pub(crate) fn see(&mut self, golden: &Value, found: &Found) {
         let of = |field: &str| golden[field].as_f64().unwrap();
         let rates = &found.displacement;
         let [pp, pm, mm] = ["plus_plus", "plus_minus", "minus_minus"].map(of);
@@ -125,7 +125,7 @@ impl Worst {
     }
 
     /// The largest of them all.
-    pub fn of_bound(&self) -> f64 {
+    pub(crate) fn of_bound(&self) -> f64 {
         let errors = [self.rate, self.change, self.step, self.step_change];
         match errors.iter().any(|error| error.is_nan()) {
             true => f64::NAN,
@@ -133,7 +133,7 @@ impl Worst {
         }
     }
 
-    pub fn is_within(&self) -> bool {
+    pub(crate) fn is_within(&self) -> bool {
         self.of_bound() <= 1.0
     }
 }
@@ -144,7 +144,7 @@ fn texts(rows: &[Value], name: &str) -> ArrayRef {
 }
 
 /// The predictions of rows with texts, in one query or in one each.
-pub async fn predictions(ches: &Ches, rows: &[Value], together: bool) -> Vec<Found> {
+pub(crate) async fn predictions(ches: &Ches, rows: &[Value], together: bool) -> Vec<Found> {
     let ctx = SessionContext::new();
     ches.register(&ctx).unwrap();
     let columns = ["prompt", "chosen", "rejected"].map(|name| (name, texts(rows, name)));
@@ -164,7 +164,7 @@ pub async fn predictions(ches: &Ches, rows: &[Value], together: bool) -> Vec<Fou
 }
 
 /// The predictions of the rows of `pairs`.
-pub async fn select(ctx: &SessionContext, rest: &str) -> Vec<Found> {
+pub(crate) async fn select(ctx: &SessionContext, rest: &str) -> Vec<Found> {
     let sql = format!(
         "SELECT displacement(prompt, chosen, rejected), \
          displacement_simulated(prompt, chosen, rejected) FROM pairs {rest}"
@@ -184,7 +184,7 @@ pub async fn select(ctx: &SessionContext, rest: &str) -> Vec<Found> {
 }
 
 /// What the golden was made with.
-pub fn ches(model: &Path, golden: &Value) -> Ches {
+pub(crate) fn ches(model: &Path, golden: &Value) -> Ches {
     let rate = golden["learning_rate"].as_f64().unwrap();
     Ches::new()
         .with_model(model.to_str().unwrap())
@@ -195,7 +195,7 @@ pub fn ches(model: &Path, golden: &Value) -> Ches {
 }
 
 /// Each family's predictions, its goldens together in one query and each in one of its own.
-pub async fn of_every_family(subject: &Subject) -> Vec<Check> {
+pub(crate) async fn of_every_family(subject: &Subject) -> Vec<Check> {
     of_families(|family| of_family(subject, family)).await
 }
 

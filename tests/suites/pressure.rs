@@ -80,7 +80,7 @@ fn apart(a: &[Option<f64>], b: &[Option<f64>]) -> f64 {
 
 /// `ches.memory_limit`: the rows that fit have their scores in smaller passes, those that do not are refused
 /// by name.
-pub async fn memory_limit(subject: &Subject) -> Check {
+pub(crate) async fn memory_limit(subject: &Subject) -> Check {
     let name = "ches.memory_limit";
     let pairs = pairs(24, |row| 3 + 3 * row);
     let ches = ches(subject).with_on_error(OnError::Null);
@@ -118,7 +118,7 @@ pub async fn memory_limit(subject: &Subject) -> Check {
 }
 
 /// A query that is dropped makes room for the next one at once.
-pub async fn cancellation(subject: &Subject) -> Check {
+pub(crate) async fn cancellation(subject: &Subject) -> Check {
     const PATIENCE: f64 = 5.0;
     let ches = ches(subject);
     let few = pairs(1, |_| 3);
@@ -147,7 +147,7 @@ pub async fn cancellation(subject: &Subject) -> Check {
 }
 
 /// Two sessions with a model each, and two with the same one.
-pub async fn at_once(subject: &Subject) -> Check {
+pub(crate) async fn at_once(subject: &Subject) -> Check {
     let asked = |family: &str| {
         Asked::of(
             &subject.device,
@@ -172,7 +172,7 @@ pub async fn at_once(subject: &Subject) -> Check {
 }
 
 /// A batch that the device has no memory for is computed in parts. None where there is no GPU.
-pub async fn out_of_memory(subject: &Subject) -> Option<Check> {
+pub(crate) async fn out_of_memory(subject: &Subject) -> Option<Check> {
     const BLOCK: usize = 64 << 20;
     const LEFT: usize = 512 << 20;
     if !subject.device.starts_with("cuda") {
@@ -211,7 +211,7 @@ pub async fn out_of_memory(subject: &Subject) -> Option<Check> {
 }
 
 /// One query on two devices. None where there are not two.
-pub async fn two_devices(subject: &Subject) -> Option<Check> {
+pub(crate) async fn two_devices(subject: &Subject) -> Option<Check> {
     if !subject.device.starts_with("cuda") || datafusion_ches::devices("cuda:0,1").is_err() {
         return None;
     }

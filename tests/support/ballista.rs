@@ -27,7 +27,7 @@ use datafusion_ches::ches_udfs::{
 const LOCALHOST: &str = "127.0.0.1";
 
 /// A scheduler, and what its executors know.
-pub struct Cluster {
+pub(crate) struct Cluster {
     port: u16,
     functions: Vec<ScalarUDF>,
 }
@@ -74,7 +74,7 @@ fn state(config: SessionConfig, scorer: Arc<dyn Scorer>, functions: &[ScalarUDF]
 
 impl Cluster {
     /// A scheduler that knows the CHES functions, and `functions`.
-    pub async fn start(functions: Vec<ScalarUDF>) -> Self {
+    pub(crate) async fn start(functions: Vec<ScalarUDF>) -> Self {
         let port = free_port();
         let known = functions.clone();
         let config = Arc::new(SchedulerConfig {
@@ -95,7 +95,7 @@ impl Cluster {
     }
 
     /// Adds an executor that runs as many tasks at a time, by this scorer.
-    pub async fn add_executor(&self, scorer: Arc<dyn Scorer>, tasks: usize) {
+    pub(crate) async fn add_executor(&self, scorer: Arc<dyn Scorer>, tasks: usize) {
         let state = state(config(), scorer, &self.functions);
         let grpc_port = free_port();
         let config = ExecutorProcessConfig {
@@ -116,7 +116,7 @@ impl Cluster {
     }
 
     /// A session whose queries run there.
-    pub async fn session(&self) -> SessionContext {
+    pub(crate) async fn session(&self) -> SessionContext {
         let url = format!("df://{LOCALHOST}:{}", self.port);
         let nobody = || Arc::new(Nobody);
         let state = state(config(), nobody(), &self.functions);

@@ -29,13 +29,13 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// The most bytes that were allocated at a time since the last call of [`restart`].
-pub fn peak() -> usize {
+pub(crate) fn peak() -> usize {
     PEAK.load(Ordering::Relaxed)
 }
 
 /// Begins to look for the peak anew; tells what is allocated now.
 #[allow(dead_code)]
-pub fn restart() -> usize {
+pub(crate) fn restart() -> usize {
     let live = LIVE.load(Ordering::Relaxed);
     PEAK.store(live, Ordering::Relaxed);
     live

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use super::seeded::Seeded;
 
-pub struct FaultyProxy {
+pub(crate) struct FaultyProxy {
     port: u16,
     faults: Arc<AtomicUsize>,
 }
 
 impl FaultyProxy {
     /// In front of the server at a port of this machine. Of so many requests one fails.
-    pub fn start(upstream: u16, one_of: usize, seed: u64) -> Self {
+    pub(crate) fn start(upstream: u16, one_of: usize, seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let faults = Arc::new(AtomicUsize::new(0));
@@ -31,12 +31,12 @@ impl FaultyProxy {
         Self { port, faults }
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// How many requests failed.
-    pub fn faults(&self) -> usize {
+    pub(crate) fn faults(&self) -> usize {
         self.faults.load(Ordering::SeqCst)
     }
 }

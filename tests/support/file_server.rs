@@ -11,14 +11,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 /// Header of a file that is not given in parts.
-pub const WHOLE: &str = "X-Whole: yes\r\n";
+pub(crate) const WHOLE: &str = "X-Whole: yes\r\n";
 
 /// Header of a file without a date.
-pub const UNDATED: &str = "X-Undated: yes\r\n";
+pub(crate) const UNDATED: &str = "X-Undated: yes\r\n";
 
 /// What goes wrong with one answer to a GET.
 #[derive(Debug, Clone, Copy)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// This status and nothing else.
     Status(u16),
     /// The connection ends after so many bytes of the body.
@@ -34,13 +34,13 @@ struct Shared {
 
 /// The server; it goes with the process.
 #[derive(Debug)]
-pub struct FileServer {
+pub(crate) struct FileServer {
     port: u16,
     shared: Arc<Shared>,
 }
 
 impl FileServer {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared::default());
@@ -54,19 +54,19 @@ impl FileServer {
         Self { port, shared }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     /// Serves a file at `/path`; `headers` are lines that end in a line break. With [`WHOLE`] among
     /// them it is never given in parts, with [`UNDATED`] without its date.
-    pub fn serve(&self, path: &str, content: impl Into<Vec<u8>>, headers: &str) {
+    pub(crate) fn serve(&self, path: &str, content: impl Into<Vec<u8>>, headers: &str) {
         let mut files = self.shared.files.lock().unwrap();
         files.insert(path.to_owned(), (content.into(), headers.to_owned()));
     }
 
     /// Serves the files of a folder below `/path`.
-    pub fn serve_folder(&self, path: &str, folder: &Path, headers: &str) -> Vec<String> {
+    pub(crate) fn serve_folder(&self, path: &str, folder: &Path, headers: &str) -> Vec<String> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(folder).unwrap() {
             let entry = entry.unwrap();
@@ -79,12 +79,12 @@ impl FileServer {
     }
 
     /// The next answers to GET requests go wrong.
-    pub fn fail(&self, faults: &[Fault]) {
+    pub(crate) fn fail(&self, faults: &[Fault]) {
         self.shared.faults.lock().unwrap().extend(faults);
     }
 
     /// The requests since the last call, such as `GET /path`.
-    pub fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.shared.requests.lock().unwrap())
     }
 }

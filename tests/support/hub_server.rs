@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// What goes wrong with one answer.
 #[derive(Debug, Clone, Copy)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// This status and nothing else.
     Status(u16),
     /// 429, and how many seconds to wait.
@@ -32,7 +32,7 @@ struct State {
 
 /// The server; it goes with the process.
 #[derive(Debug)]
-pub struct HubServer {
+pub(crate) struct HubServer {
     port: u16,
     state: Arc<Mutex<State>>,
 }
@@ -49,7 +49,7 @@ fn commit(revision: &str) -> String {
 }
 
 impl HubServer {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
         let (hub, files) = (listen(), listen());
@@ -70,40 +70,40 @@ impl HubServer {
         Self { port, state }
     }
 
-    pub fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     /// Adds a file to a revision of a data set.
-    pub fn add(&self, id: &str, revision: &str, path: &str, content: impl Into<Vec<u8>>) {
+    pub(crate) fn add(&self, id: &str, revision: &str, path: &str, content: impl Into<Vec<u8>>) {
         let mut state = self.state.lock().unwrap();
         let files = state.files.entry((id.to_owned(), commit(revision)));
         files.or_default().insert(path.to_owned(), content.into());
     }
 
     /// Only who has the token may read a data set.
-    pub fn require_token(&self, id: &str, token: &str, is_gated: bool) {
+    pub(crate) fn require_token(&self, id: &str, token: &str, is_gated: bool) {
         let mut state = self.state.lock().unwrap();
         state.tokens.insert(id.into(), (token.into(), is_gated));
     }
 
     /// The next answers with files go wrong.
-    pub fn fail_files(&self, faults: &[Fault]) {
+    pub(crate) fn fail_files(&self, faults: &[Fault]) {
         self.state.lock().unwrap().of_files.extend(faults);
     }
 
     /// The next other answers go wrong.
-    pub fn fail_api(&self, faults: &[Fault]) {
+    pub(crate) fn fail_api(&self, faults: &[Fault]) {
         self.state.lock().unwrap().of_api.extend(faults);
     }
 
     /// The requests since the last call, such as `GET /path`.
-    pub fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }
 
     /// The bytes of files that were sent since the last call.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         std::mem::take(&mut self.state.lock().unwrap().bytes)
     }
 }

@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 use super::s3_server::python;
 
 /// Rows of `pairs.parquet`.
-pub const ROWS: usize = 3000;
+pub(crate) const ROWS: usize = 3000;
 
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-pub type Environment = [(&'static str, String)];
+pub(crate) type Environment = [(&'static str, String)];
 
-pub fn ches(folder: &Path, sql: &str, cache: &str, environment: &Environment) -> Command {
+pub(crate) fn ches(folder: &Path, sql: &str, cache: &str, environment: &Environment) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ches"));
     let model = root().join("tests/goldens/gguf/llama.gguf");
     command
@@ -40,7 +40,7 @@ pub fn ches(folder: &Path, sql: &str, cache: &str, environment: &Environment) ->
 }
 
 /// Runs a job to its end; its last line and how long it took.
-pub fn finish(mut job: Command) -> (String, Duration) {
+pub(crate) fn finish(mut job: Command) -> (String, Duration) {
     let began = Instant::now();
     let output = job.output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -49,7 +49,7 @@ pub fn finish(mut job: Command) -> (String, Duration) {
     (last, began.elapsed())
 }
 
-pub fn number_before(line: &str, what: &str) -> usize {
+pub(crate) fn number_before(line: &str, what: &str) -> usize {
     let before = line.split(what).next().unwrap();
     let number = before
         .rsplit(|c: char| !c.is_ascii_digit())
@@ -57,7 +57,7 @@ pub fn number_before(line: &str, what: &str) -> usize {
     number.unwrap().parse().unwrap()
 }
 
-pub fn rows(place: &str, manifest: Option<&str>, environment: &Environment) -> String {
+pub(crate) fn rows(place: &str, manifest: Option<&str>, environment: &Environment) -> String {
     let output = Command::new(python())
         .arg(root().join("tests/support/parquet_rows.py"))
         .arg(place)
@@ -70,7 +70,7 @@ pub fn rows(place: &str, manifest: Option<&str>, environment: &Environment) -> S
     String::from_utf8(output.stdout).unwrap()
 }
 
-pub fn make_pairs(folder: &Path) {
+pub(crate) fn make_pairs(folder: &Path) {
     let sql = format!(
         "COPY (SELECT value AS id, value % 3 AS part, 'What is ' || value || '?' AS prompt, \
            repeat('It is ' || value || '. ', 15 + value % 20) AS chosen, \
@@ -81,7 +81,7 @@ pub fn make_pairs(folder: &Path) {
 }
 
 /// Every file below a folder, by path.
-pub fn files(folder: &Path) -> Vec<String> {
+pub(crate) fn files(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
@@ -97,11 +97,11 @@ pub fn files(folder: &Path) -> Vec<String> {
     found
 }
 
-pub const SCORED: &str =
+pub(crate) const SCORED: &str =
     "SELECT id, part, ches_normalized(prompt, chosen, rejected) AS score FROM 'pairs.parquet'";
 
 /// Rows of the files of a cache, and how many different ones.
-pub fn cache_rows(folder: &Path, cache: &str) -> [usize; 2] {
+pub(crate) fn cache_rows(folder: &Path, cache: &str) -> [usize; 2] {
     let files = files(&folder.join(cache));
     let Some(file) = files.iter().find(|file| file.ends_with(".parquet")) else {
         return [0; 2];

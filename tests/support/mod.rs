@@ -3,7 +3,7 @@
 // Each test program uses a part of this.
 #![allow(dead_code)]
 
-pub mod file_server;
+pub(crate) mod file_server;
 
 use std::path::{Path, PathBuf};
 
@@ -14,24 +14,24 @@ use datafusion_ches::Ches;
 use serde_json::{Value, json};
 
 /// The project's root.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// The demo model, which `make model` fetches and `make test` names in `CHES_TEST_MODEL`.
-pub fn model() -> String {
+pub(crate) fn model() -> String {
     std::env::var("CHES_TEST_MODEL")
         .expect("CHES_TEST_MODEL names the demo model; run the tests by `make test`")
 }
 
 /// The project's example data.
-pub fn example_data() -> String {
+pub(crate) fn example_data() -> String {
     let file = root().join("examples/data/preferences.parquet");
     file.to_str().unwrap().to_owned()
 }
 
 /// A session with the CHES functions and a Parquet file as `pairs`.
-pub async fn session_with_pairs(ches: &Ches, file: &str) -> SessionContext {
+pub(crate) async fn session_with_pairs(ches: &Ches, file: &str) -> SessionContext {
     let ctx = SessionContext::new();
     ches.register(&ctx).unwrap();
     let options = ParquetReadOptions::default();
@@ -40,7 +40,7 @@ pub async fn session_with_pairs(ches: &Ches, file: &str) -> SessionContext {
 }
 
 /// A field of a row of `preference_scores`.
-pub fn field(scores: &StructArray, row: usize, name: &str) -> Value {
+pub(crate) fn field(scores: &StructArray, row: usize, name: &str) -> Value {
     let column = scores.column_by_name(name).unwrap();
     if column.is_null(row) {
         Value::Null
@@ -56,12 +56,12 @@ pub fn field(scores: &StructArray, row: usize, name: &str) -> Value {
 }
 
 /// Lines of JSON of a file under `tests/goldens`.
-pub fn golden_lines(name: &str) -> Vec<Value> {
+pub(crate) fn golden_lines(name: &str) -> Vec<Value> {
     lines(&root().join("tests/goldens").join(name))
 }
 
 /// Lines of JSON of a file.
-pub fn lines(path: &Path) -> Vec<Value> {
+pub(crate) fn lines(path: &Path) -> Vec<Value> {
     let text =
         std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     text.lines()
@@ -71,12 +71,12 @@ pub fn lines(path: &Path) -> Vec<Value> {
 
 /// How far two scores may be apart: `1e-4 |ref| + 1e-6 ‖a‖ (‖a‖ + ‖b‖)`, with the norms of the two
 /// vectors whose products the score is made of. Such a score is a difference of large numbers.
-pub fn bound(reference: f64, a: f64, b: f64) -> f64 {
+pub(crate) fn bound(reference: f64, a: f64, b: f64) -> f64 {
     1e-4 * reference.abs() + 1e-6 * a * (a + b)
 }
 
 /// Whether two scores are no further apart than [`bound`].
-pub fn agree(found: f64, reference: f64, a: f64, b: f64) -> bool {
+pub(crate) fn agree(found: f64, reference: f64, a: f64, b: f64) -> bool {
     (found - reference).abs() <= bound(reference, a, b)
 }
 
@@ -85,7 +85,11 @@ pub fn agree(found: f64, reference: f64, a: f64, b: f64) -> bool {
 ///
 /// # Panics
 /// When the two are not of the same tokens.
-pub fn worst_score(name: &str, golden: &Value, found: impl Fn(&str) -> Value) -> (String, f64) {
+pub(crate) fn worst_score(
+    name: &str,
+    golden: &Value,
+    found: impl Fn(&str) -> Value,
+) -> (String, f64) {
     if golden["no_score"] == true {
         assert_eq!(found("prompt_tokens"), golden["prompt_tokens"], "{name}");
         assert_eq!(found("ches"), Value::Null, "{name}");
@@ -136,7 +140,7 @@ pub fn worst_score(name: &str, golden: &Value, found: impl Fn(&str) -> Value) ->
 }
 
 /// Panics unless `found`, a row of `preference_scores` by field name, agrees with the golden.
-pub fn assert_scores(name: &str, golden: &Value, found: impl Fn(&str) -> Value) {
+pub(crate) fn assert_scores(name: &str, golden: &Value, found: impl Fn(&str) -> Value) {
     let (worst, of_bound) = worst_score(name, golden, found);
     assert!(of_bound <= 1.0, "{worst}");
 }

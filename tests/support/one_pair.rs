@@ -9,7 +9,7 @@ use datafusion_ches::ches_udfs::{
 
 /// The scores of a prompt with a chosen and a rejected response; `Err` is what the query would
 /// say.
-pub async fn score_one(model: &Path, texts: [&str; 3]) -> Result<PairScores, String> {
+pub(crate) async fn score_one(model: &Path, texts: [&str; 3]) -> Result<PairScores, String> {
     let settings = ChesSettings {
         model: Some(model.to_str().unwrap().into()),
         ..ChesSettings::default()

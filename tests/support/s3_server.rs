@@ -15,17 +15,17 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 /// The bucket that is there.
-pub const BUCKET: &str = "bucket";
+pub(crate) const BUCKET: &str = "bucket";
 
 /// The python with moto and pyarrow.
-pub fn python() -> String {
+pub(crate) fn python() -> String {
     std::env::var("CHES_TEST_PYTHON").expect(
         "CHES_TEST_PYTHON names a python with moto and pyarrow; run the tests by `make test`",
     )
 }
 
 /// A server with an empty bucket, which ends with this.
-pub struct S3Server {
+pub(crate) struct S3Server {
     process: Child,
     port: u16,
 }
@@ -38,7 +38,7 @@ impl Drop for S3Server {
 }
 
 impl S3Server {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
@@ -69,12 +69,12 @@ impl S3Server {
         server
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// By which a process finds the server, or a proxy of it at another port.
-    pub fn environment(port: u16) -> Vec<(&'static str, String)> {
+    pub(crate) fn environment(port: u16) -> Vec<(&'static str, String)> {
         let endpoint = format!("http://127.0.0.1:{port}");
         let variables = [
             ("AWS_ENDPOINT", &endpoint[..]),
@@ -112,7 +112,7 @@ impl S3Server {
     }
 
     /// Every key that begins with this, in order.
-    pub fn keys(&self, prefix: &str) -> Vec<String> {
+    pub(crate) fn keys(&self, prefix: &str) -> Vec<String> {
         let store = self.store();
         let listed: Vec<_> = Self::block_on(store.list(None).try_collect()).unwrap();
         let keys = listed.into_iter().map(|file| file.location.to_string());
@@ -121,7 +121,7 @@ impl S3Server {
         keys
     }
 
-    pub fn get(&self, key: &str) -> Vec<u8> {
+    pub(crate) fn get(&self, key: &str) -> Vec<u8> {
         let store = self.store();
         Self::block_on(async {
             let got = store.get(&Path::from(key)).await.unwrap();
@@ -129,7 +129,7 @@ impl S3Server {
         })
     }
 
-    pub fn put(&self, key: &str, content: &[u8]) {
+    pub(crate) fn put(&self, key: &str, content: &[u8]) {
         let content = content.to_vec();
         Self::block_on(self.store().put(&Path::from(key), content.into())).unwrap();
     }

@@ -6,7 +6,7 @@
 
 /// A metadata value.
 #[derive(Debug, Clone)]
-pub enum Value {
+pub(crate) enum Value {
     U32(u32),
     F32(f32),
     Bool(bool),
@@ -19,7 +19,7 @@ pub enum Value {
 
 /// A tensor of f32, dimensions innermost first as the file has them.
 #[derive(Debug, Clone)]
-pub struct Tensor {
+pub(crate) struct Tensor {
     pub name: String,
     pub dimensions: Vec<u64>,
     pub values: Vec<f32>,
@@ -30,7 +30,7 @@ pub struct Tensor {
 
 /// A file before it is written.
 #[derive(Debug, Clone)]
-pub struct GgufFile {
+pub(crate) struct GgufFile {
     pub magic: [u8; 4],
     pub version: u32,
     pub tensor_count: Option<u64>,
@@ -46,7 +46,7 @@ fn string(bytes: &mut Vec<u8>, text: &str) {
 
 impl GgufFile {
     /// The file's bytes.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.magic.to_vec();
         bytes.extend(self.version.to_le_bytes());
         let tensors = self.tensor_count.unwrap_or(self.tensors.len() as u64);
@@ -78,7 +78,7 @@ impl GgufFile {
     }
 
     /// Sets, adds or (with `None`) removes a metadata entry.
-    pub fn set(mut self, key: &str, value: Option<Value>) -> Self {
+    pub(crate) fn set(mut self, key: &str, value: Option<Value>) -> Self {
         let at = self.metadata.iter().position(|(found, _)| found == key);
         match (at, value) {
             (Some(at), Some(value)) => self.metadata[at].1 = value,
@@ -92,7 +92,7 @@ impl GgufFile {
     }
 
     /// Changes the tensor of that name.
-    pub fn change(mut self, name: &str, change: impl FnOnce(&mut Tensor)) -> Self {
+    pub(crate) fn change(mut self, name: &str, change: impl FnOnce(&mut Tensor)) -> Self {
         let tensor = self.tensors.iter_mut().find(|tensor| tensor.name == name);
         change(tensor.unwrap());
         self
@@ -131,12 +131,12 @@ impl Value {
 }
 
 /// A number of two bytes.
-pub fn short(value: u16) -> Value {
+pub(crate) fn short(value: u16) -> Value {
     Value::Bytes(2, value.to_le_bytes().into())
 }
 
 /// A llama of one block, width 8 and two heads, with a vocabulary of letters.
-pub fn tiny_llama() -> GgufFile {
+pub(crate) fn tiny_llama() -> GgufFile {
     let mut tokens: Vec<String> = ["<|end|>", "Ġ", "Ċ", "ab"].map(String::from).into();
     tokens.extend(('a'..='z').chain('A'..='Z').map(String::from));
     let mut types = vec![1; tokens.len()];
@@ -200,7 +200,7 @@ pub fn tiny_llama() -> GgufFile {
 }
 
 /// The tiny llama in three files, as `gguf-split` makes them.
-pub fn split_tiny_llama() -> [GgufFile; 3] {
+pub(crate) fn split_tiny_llama() -> [GgufFile; 3] {
     let whole = tiny_llama();
     let total = whole.tensors.len() as u32;
     [(0, 0..4), (1, 4..5), (2, 5..whole.tensors.len())].map(|(number, tensors)| {
@@ -217,6 +217,6 @@ pub fn split_tiny_llama() -> [GgufFile; 3] {
 }
 
 /// What the shards are called, from 1 on.
-pub fn shard_name(number: usize) -> String {
+pub(crate) fn shard_name(number: usize) -> String {
     format!("tiny-{number:05}-of-00003.gguf")
 }

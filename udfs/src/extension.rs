@@ -26,7 +26,7 @@ pub struct SessionExtension {
     /// The public functions, for a function registry.
     pub functions: Vec<Arc<ScalarUDF>>,
     /// The functions that these are rewritten to, which an engine that sends plans to other processes
-    /// resolves by name. Where plans stay, nobody asks a registry for them.
+    /// resolves by name. Where plans stay in the process, no registry is asked for them.
     pub hidden_functions: Vec<Arc<ScalarUDF>>,
     /// Keeps `preference_scores(..)['field']` one call of the model; for
     /// `FunctionRegistry::register_function_rewrite`.

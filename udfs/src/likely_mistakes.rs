@@ -34,7 +34,7 @@ const SOON: usize = 1000;
 const SHORTEST_PROMPT: usize = 6;
 
 impl Mistakes {
-    pub fn of_pair(pair: &PreferencePair) -> Self {
+    pub(crate) fn of_pair(pair: &PreferencePair) -> Self {
         let mut found = Self::empty();
         for response in [&pair.chosen, &pair.rejected] {
             found |= Self::of(&pair.prompt, response);
@@ -43,7 +43,7 @@ impl Mistakes {
         found
     }
 
-    pub fn of_response(row: &PromptedResponse) -> Self {
+    pub(crate) fn of_response(row: &PromptedResponse) -> Self {
         Self::of(&row.prompt, &row.response)
     }
 
@@ -149,7 +149,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub fn new(told: Told) -> Self {
+    pub(crate) fn new(told: Told) -> Self {
         Self {
             rows: AtomicUsize::new(0),
             of_kinds: Default::default(),
@@ -158,7 +158,7 @@ impl Tally {
     }
 
     /// Counts rows.
-    pub fn add(&self, rows: impl IntoIterator<Item = Mistakes>) {
+    pub(crate) fn add(&self, rows: impl IntoIterator<Item = Mistakes>) {
         let mut count = 0;
         for found in rows {
             count += 1;

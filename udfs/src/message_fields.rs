@@ -40,7 +40,7 @@ pub(crate) enum FieldColumn {
 
 impl FieldColumn {
     /// Reads an array whose type [`is_shown`].
-    pub fn try_new(array: &ArrayRef) -> Result<Self> {
+    pub(crate) fn try_new(array: &ArrayRef) -> Result<Self> {
         let plain =
             |data_type: &DataType| -> Result<Self> { Ok(Self::Plain(cast(array, data_type)?)) };
         Ok(match array.data_type() {
@@ -74,7 +74,7 @@ impl FieldColumn {
     }
 
     /// The value of a row; `None` where it is NULL.
-    pub fn value(&self, row: usize) -> Option<FieldValue> {
+    pub(crate) fn value(&self, row: usize) -> Option<FieldValue> {
         match self {
             Self::None => None,
             Self::Plain(values) => values.is_valid(row).then(|| plain_value(values, row)),

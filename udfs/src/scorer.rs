@@ -151,7 +151,7 @@ pub struct TokenChange {
     pub token: String,
     /// The token.
     pub token_id: i32,
-    /// The change of its log-probability; its unit is said by whoever holds it.
+    /// The change of its log-probability; the struct that holds it says its unit.
     pub change: f64,
 }
 
@@ -262,7 +262,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job that nobody counts.
+    /// A job without counters or a memory pool.
     pub fn new(settings: ChesSettings, needs: Needs) -> Self {
         Self {
             settings,

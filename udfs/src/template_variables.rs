@@ -72,7 +72,7 @@ pub(crate) struct VariableColumns {
 
 impl VariableColumns {
     /// Of a struct that holds a text with its variables; None of any other column.
-    pub fn try_new(array: &ArrayRef) -> Result<Option<(ArrayRef, Self)>> {
+    pub(crate) fn try_new(array: &ArrayRef) -> Result<Option<(ArrayRef, Self)>> {
         if text_within(array.data_type()).is_none() {
             return Ok(None);
         }
@@ -92,7 +92,7 @@ impl VariableColumns {
     ///
     /// # Errors
     /// When a text is not JSON, or not of the kind that is accepted.
-    pub fn row(&self, row: usize) -> Result<TemplateVariables, String> {
+    pub(crate) fn row(&self, row: usize) -> Result<TemplateVariables, String> {
         let mut variables = TemplateVariables::new();
         if let Some(tools) = read(TOOLS, self.tools.value(row))? {
             match tools {

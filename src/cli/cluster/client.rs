@@ -16,8 +16,8 @@ use super::planner::Planner;
 /// From now on a session's queries are sent to the scheduler at a URL. Says what plans them.
 ///
 /// # Errors
-/// When nobody listens at the URL, or `ches.model` is set and cannot be opened to be compared with the executors'.
-pub async fn connect(ctx: &SessionContext, url: &str) -> Result<Arc<Planner>> {
+/// When no scheduler listens at the URL, or `ches.model` is set and cannot be opened to be compared with the executors'.
+pub(crate) async fn connect(ctx: &SessionContext, url: &str) -> Result<Arc<Planner>> {
     super::reachable(url, Duration::ZERO).await?;
     let state = ctx.state();
     let mut settings = ChesSettings::of(state.config().options());

@@ -5,7 +5,7 @@
 const NOT_SENT: &str = "LogicalExtensionCodec is not provided";
 
 /// The innermost message, and that it came from the cluster; none where there is nothing to unwrap.
-pub fn said_by_executor(message: &str) -> Option<String> {
+pub(crate) fn said_by_executor(message: &str) -> Option<String> {
     if message.contains(NOT_SENT) {
         return Some(
             "a table of this query is known to this process alone, or of a kind that a cluster cannot read, \

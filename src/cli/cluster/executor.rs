@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where to listen, and whose tasks to run.
 #[derive(Debug, clap::Args)]
-pub struct ExecutorArgs {
+pub(crate) struct ExecutorArgs {
     /// The scheduler
     #[arg(long, value_name = "URL", default_value = "df://127.0.0.1:50050")]
     scheduler: String,
@@ -49,7 +49,7 @@ pub struct ExecutorArgs {
 ///
 /// # Errors
 /// When there is no usable model, or no scheduler.
-pub async fn run(args: &ExecutorArgs, settings: &ChesSettings) -> Result<()> {
+pub(crate) async fn run(args: &ExecutorArgs, settings: &ChesSettings) -> Result<()> {
     let failed = |error: String| DataFusionError::Execution(format!("ches executor: {error}"));
     let (scheduler_host, scheduler_port) = super::scheduler_of(&args.scheduler)?;
     super::reachable(&args.scheduler, PATIENCE).await?;

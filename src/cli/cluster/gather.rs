@@ -21,7 +21,7 @@ use futures::TryStreamExt;
 use super::planner::Planner;
 
 /// Where the rows of a COPY are written that a cluster computes.
-pub struct Local {
+pub(crate) struct Local {
     /// A session of this process.
     pub session: SessionContext,
     /// What plans the cluster's queries.
@@ -30,7 +30,7 @@ pub struct Local {
 
 impl Local {
     /// Takes over what has been set in the cluster's session.
-    pub fn follow(&self, cluster: &SessionContext) {
+    pub(crate) fn follow(&self, cluster: &SessionContext) {
         let config = cluster.copied_config();
         let settings = self.planner.own(&ChesSettings::of(config.options()));
         let state = self.session.state_ref();
@@ -45,7 +45,7 @@ impl Local {
 ///
 /// # Errors
 /// When the query cannot be planned.
-pub async fn gathered(cluster: &SessionContext, plan: LogicalPlan) -> Result<LogicalPlan> {
+pub(crate) async fn gathered(cluster: &SessionContext, plan: LogicalPlan) -> Result<LogicalPlan> {
     let mut input = None;
     plan.apply(|node| {
         if let LogicalPlan::Copy(copy) = node {

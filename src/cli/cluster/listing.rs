@@ -13,7 +13,10 @@ use datafusion::execution::SessionState;
 ///
 /// # Errors
 /// When they cannot be read.
-pub async fn open(state: &SessionState, place: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+pub(crate) async fn open(
+    state: &SessionState,
+    place: &str,
+) -> Result<Option<Arc<dyn TableProvider>>> {
     let files = match split_glob(place) {
         Some((base, glob)) => ListingTableUrl::parse(base)?.with_glob(glob)?,
         None => match ListingTableUrl::parse(place) {

@@ -4,14 +4,14 @@
 //! Plans name functions and carry settings; each side has its own of both. Models are on the executors: a
 //! query says by [`ModelName`] which one it expects.
 
-pub mod client;
+pub(super) mod client;
 mod errors;
-pub mod executor;
-pub mod gather;
-pub mod listing;
+pub(super) mod executor;
+pub(super) mod gather;
+pub(super) mod listing;
 mod model_name;
-pub mod planner;
-pub mod scheduler;
+pub(super) mod planner;
+pub(super) mod scheduler;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,20 +28,20 @@ use tokio::net::TcpStream;
 use url::Url;
 
 use super::object_stores::ObjectStores;
-pub use errors::said_by_executor;
+pub(super) use errors::said_by_executor;
 use model_name::ModelName;
 
 /// How long an address has to answer.
 const CONNECTING: Duration = Duration::from_secs(10);
 
 /// Where schedulers listen.
-pub const SCHEDULER_PORT: u16 = 50050;
+pub(super) const SCHEDULER_PORT: u16 = 50050;
 
 /// The host and port of a scheduler's URL.
 ///
 /// # Errors
 /// When it is none.
-pub fn scheduler_of(url: &str) -> Result<(String, u16)> {
+pub(super) fn scheduler_of(url: &str) -> Result<(String, u16)> {
     let refused = || {
         DataFusionError::Configuration(format!(
             "'{url}' is no URL of a scheduler; accepted: df://host:port"

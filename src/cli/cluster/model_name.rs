@@ -9,14 +9,14 @@ const PREFIX: &str = "model ";
 
 /// The release that computes, and the fingerprint of the model; no fingerprint stands for any model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelName {
+pub(super) struct ModelName {
     version: String,
     fingerprint: Option<String>,
 }
 
 impl ModelName {
     /// Of this process, and of the model that these settings name.
-    pub fn of(scorer: &dyn Scorer, settings: &ChesSettings) -> Self {
+    pub(super) fn of(scorer: &dyn Scorer, settings: &ChesSettings) -> Self {
         let entries = scorer.provenance(settings);
         let fingerprint = entries.into_iter().find(|(key, _)| key == "ches.model");
         Self {
@@ -38,7 +38,7 @@ impl ModelName {
     ///
     /// # Errors
     /// What differs.
-    pub fn check(&self, asked: Option<&str>) -> Result<(), String> {
+    pub(super) fn check(&self, asked: Option<&str>) -> Result<(), String> {
         let Some(asked) = asked else {
             return Ok(());
         };

@@ -10,19 +10,19 @@ use datafusion_ches::ches_udfs::{
 /// Computes nothing, and tells where the scores of executors come from, if it has a model to compare
 /// theirs with.
 #[derive(Debug, Default)]
-pub struct Planner {
+pub(crate) struct Planner {
     scorer: ModelScorer,
     model: Option<String>,
 }
 
 impl Planner {
     /// With the place of a model that this process can open.
-    pub fn new(scorer: ModelScorer, model: Option<String>) -> Self {
+    pub(crate) fn new(scorer: ModelScorer, model: Option<String>) -> Self {
         Self { scorer, model }
     }
 
     /// Settings of a query, with the model that they mean here.
-    pub fn own(&self, settings: &ChesSettings) -> ChesSettings {
+    pub(crate) fn own(&self, settings: &ChesSettings) -> ChesSettings {
         let mut own = settings.clone();
         own.model.clone_from(&self.model);
         own

@@ -18,7 +18,7 @@ const LOOK: u64 = 5;
 
 /// Where to listen.
 #[derive(Debug, clap::Args)]
-pub struct SchedulerArgs {
+pub(crate) struct SchedulerArgs {
     /// The address to listen at; other machines reach one that is theirs
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
@@ -32,7 +32,7 @@ pub struct SchedulerArgs {
 ///
 /// # Errors
 /// When it cannot listen.
-pub async fn run(args: &SchedulerArgs) -> Result<()> {
+pub(crate) async fn run(args: &SchedulerArgs) -> Result<()> {
     let failed = |error: String| DataFusionError::Execution(format!("ches scheduler: {error}"));
     let address = format!("{}:{}", args.host, args.port);
     let address: SocketAddr = address.parse().map_err(|_| {

@@ -32,14 +32,14 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// The right to write a place.
 #[derive(Debug)]
-pub enum Claim {
+pub(super) enum Claim {
     Lock(Lock),
     Lease(Lease),
 }
 
 /// A locked file, which holds the names of the runs that may have left something.
 #[derive(Debug)]
-pub struct Lock {
+pub(super) struct Lock {
     path: PathBuf,
     /// Locked until this is dropped.
     _file: File,
@@ -55,7 +55,7 @@ impl Drop for Lock {
 
 /// An object that is changed again and again.
 #[derive(Debug)]
-pub struct Lease {
+pub(super) struct Lease {
     held: Arc<Held>,
     beating: AbortHandle,
 }
@@ -96,7 +96,7 @@ impl Claim {
     ///
     /// # Errors
     /// When another process has locked it, or it cannot be made.
-    pub fn lock(path: PathBuf, run: &str) -> Result<Self, String> {
+    pub(super) fn lock(path: PathBuf, run: &str) -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("{}: {error}", path.display());
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(failed)?;
@@ -141,7 +141,7 @@ impl Claim {
     ///
     /// # Errors
     /// When another run holds it, or the store fails or knows no conditional writes.
-    pub async fn lease(
+    pub(super) async fn lease(
         store: Arc<dyn ObjectStore>,
         place: Path,
         run: &str,
@@ -196,7 +196,7 @@ impl Claim {
     ///
     /// # Errors
     /// When another run has taken over, or the store fails.
-    pub async fn check(&self) -> Result<(), String> {
+    pub(super) async fn check(&self) -> Result<(), String> {
         match self {
             Self::Lock(_) => Ok(()),
             Self::Lease(lease) => {
@@ -212,20 +212,20 @@ impl Claim {
     }
 
     /// Runs that were killed here, and may have left something.
-    pub async fn killed(&self) -> Vec<String> {
+    pub(super) async fn killed(&self) -> Vec<String> {
         match self {
             Self::Lock(lock) => lock.killed.clone(),
             Self::Lease(lease) => lease.held.state.lock().await.0.killed.clone(),
         }
     }
 
-    /// Whether nobody else writes, whatever the store knows of conditions.
-    pub fn is_lock(&self) -> bool {
+    /// Whether no other run writes, whatever the store knows of conditions.
+    pub(super) fn is_lock(&self) -> bool {
         matches!(self, Self::Lock(_))
     }
 
     /// Gives it back.
-    pub async fn release(self) {
+    pub(super) async fn release(self) {
         if let Self::Lease(lease) = self {
             lease.beating.abort();
             // Only if it is still held.
@@ -305,7 +305,7 @@ fn is_at(_: &File, _: &std::path::Path) -> bool {
     true
 }
 
-/// What became of somebody else's claim.
+/// The state of another run's claim.
 enum Abandoned {
     /// It was given back.
     Gone,
@@ -374,7 +374,7 @@ mod tests {
         assert!(refused.contains("another run is writing here"), "{refused}");
         drop(first);
         assert!(!path.exists());
-        // What a killed process leaves is locked by nobody.
+        // No process holds the lock of one that was killed.
         std::fs::write(&path, format!("{RUN}\n")).unwrap();
         drop(Claim::lock(path.clone(), RUN).unwrap());
         assert!(!path.exists());

@@ -15,7 +15,7 @@ const FORMAT_VERSION: u32 = 1;
 
 /// What a run wrote.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
+pub(super) struct Manifest {
     /// Of the manifest's own form.
     pub format_version: u32,
     /// The run's name, with which the names of its files begin.
@@ -44,7 +44,7 @@ pub struct Manifest {
 
 /// A file of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct File {
+pub(super) struct File {
     /// Within the directory.
     pub path: String,
     /// Its length.
@@ -53,7 +53,7 @@ pub struct File {
 
 impl Manifest {
     /// A run that has nothing yet.
-    pub fn begun(run: String, began: String) -> Self {
+    pub(super) fn begun(run: String, began: String) -> Self {
         let versions = [
             ("datafusion-ches", env!("CARGO_PKG_VERSION")),
             ("datafusion", datafusion::DATAFUSION_VERSION),
@@ -77,7 +77,7 @@ impl Manifest {
 
 /// A manifest that is there, and by what a change of it is noticed.
 #[derive(Debug)]
-pub struct Committed {
+pub(super) struct Committed {
     /// What it says.
     pub manifest: Manifest,
     version: UpdateVersion,
@@ -87,7 +87,7 @@ pub struct Committed {
 ///
 /// # Errors
 /// When it cannot be read, or is none.
-pub async fn read(store: &dyn ObjectStore, place: &Path) -> Result<Option<Committed>> {
+pub(super) async fn read(store: &dyn ObjectStore, place: &Path) -> Result<Option<Committed>> {
     let got = match store.get(place).await {
         Ok(got) => got,
         Err(Error::NotFound { .. }) => return Ok(None),
@@ -125,7 +125,7 @@ pub async fn read(store: &dyn ObjectStore, place: &Path) -> Result<Option<Commit
 ///
 /// # Errors
 /// When another run has committed meanwhile, or the store fails.
-pub async fn commit(
+pub(super) async fn commit(
     store: &dyn ObjectStore,
     place: &Path,
     manifest: &Manifest,
@@ -133,7 +133,7 @@ pub async fn commit(
     is_locked: bool,
 ) -> Result<()> {
     let mode = match before {
-        // Under a lock nobody else writes.
+        // Under the lock no other run writes.
         _ if is_locked => PutMode::Overwrite,
         None => PutMode::Create,
         Some(before) => PutMode::Update(before.version.clone()),
@@ -150,7 +150,7 @@ pub async fn commit(
 ///
 /// # Errors
 /// When the condition is not met, or the store fails.
-pub async fn put_if(
+pub(super) async fn put_if(
     store: &dyn ObjectStore,
     place: &Path,
     bytes: Vec<u8>,

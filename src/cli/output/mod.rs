@@ -6,7 +6,7 @@
 
 mod claim;
 mod manifest;
-pub mod names;
+pub(super) mod names;
 mod run_names;
 mod run_store;
 mod target;
@@ -47,7 +47,7 @@ const COMMIT: Duration = Duration::from_secs(40);
 
 /// Runs that were dropped and are being cleared away.
 #[derive(Debug, Clone, Default)]
-pub struct Cleanup(Arc<Mutex<Vec<JoinHandle<()>>>>);
+pub(super) struct Cleanup(Arc<Mutex<Vec<JoinHandle<()>>>>);
 
 impl Cleanup {
     fn add(&self, task: JoinHandle<()>) {
@@ -57,7 +57,7 @@ impl Cleanup {
     }
 
     /// Waits for all of them, so long at most; tells whether they are done.
-    pub async fn wait(&self, within: Duration) -> bool {
+    pub(super) async fn wait(&self, within: Duration) -> bool {
         let tasks = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let all = async {
             for task in tasks {
@@ -69,7 +69,7 @@ impl Cleanup {
 }
 
 /// Whether a plan writes files: a COPY, or the analysis of one.
-pub fn is_copy(plan: &LogicalPlan) -> bool {
+pub(super) fn is_copy(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Copy(_) => true,
         LogicalPlan::Analyze(analyze) => matches!(*analyze.input, LogicalPlan::Copy(_)),
@@ -78,7 +78,7 @@ pub fn is_copy(plan: &LogicalPlan) -> bool {
 }
 
 /// Whether an option of a COPY is one of the account that writes.
-pub fn is_of_an_account(option: &str) -> bool {
+pub(super) fn is_of_an_account(option: &str) -> bool {
     let option = option.to_ascii_lowercase();
     let accounts = ["aws.", "gcp.", "azure.", "oss.", "cos."];
     accounts.iter().any(|account| option.starts_with(account))
@@ -89,7 +89,7 @@ pub fn is_of_an_account(option: &str) -> bool {
 /// # Errors
 /// When the place cannot be written or is somebody else's, or the query fails. Then nothing of it is
 /// there.
-pub async fn copy(
+pub(super) async fn copy(
     ctx: &SessionContext,
     plan: LogicalPlan,
     origin: Origin<'_>,
@@ -121,7 +121,7 @@ pub async fn copy(
 
 /// Where scores that are written come from.
 #[derive(Clone, Copy)]
-pub enum Origin<'a> {
+pub(super) enum Origin<'a> {
     /// From this scorer, if the plan says so.
     Plan(&'a dyn Scorer),
     /// From other processes, for which this scorer speaks; the plan says nothing.
@@ -138,7 +138,7 @@ struct Output {
 }
 
 impl Output {
-    /// Takes the run, whose store nobody asks for any more.
+    /// Takes the run, whose store is not used any more.
     fn close(&mut self) -> Option<Open> {
         let open = self.open.take()?;
         open.store.end();

@@ -25,7 +25,7 @@ const EXTENSIONS: [&str; 6] = ["gz", "gzip", "zst", "zstd", "bz2", "xz"];
 ///
 /// # Errors
 /// When it refuses one.
-pub fn register(state: &mut SessionState) -> Result<()> {
+pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     EXTENSIONS.into_iter().try_for_each(|extension| {
         state.register_file_format(Arc::new(Compressed(extension)), false)
     })
@@ -35,7 +35,7 @@ pub fn register(state: &mut SessionState) -> Result<()> {
 ///
 /// # Errors
 /// When a name says only a compression.
-pub fn compressed_by_name(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
+pub(crate) fn compressed_by_name(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
     let plan = plan.transform_down(|node| match node {
         LogicalPlan::Copy(copy) => Ok(Transformed::yes(LogicalPlan::Copy(by_name(state, copy)?))),
         other => Ok(Transformed::no(other)),

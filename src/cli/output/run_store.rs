@@ -17,7 +17,7 @@ use object_store::{
 
 /// Under which names files are written.
 #[derive(Debug)]
-pub enum Naming {
+pub(super) enum Naming {
     /// Names that begin with this.
     Prefixed(String),
     /// Names that end with this, until the run is published: then it is taken off by a rename. A query
@@ -87,7 +87,7 @@ impl Written {
 
 /// Another store, for the files of one run.
 #[derive(Debug)]
-pub struct RunStore {
+pub(super) struct RunStore {
     inner: Arc<dyn ObjectStore>,
     naming: Naming,
     written: Arc<Written>,
@@ -95,7 +95,7 @@ pub struct RunStore {
 
 impl RunStore {
     /// Nothing is written yet.
-    pub fn new(inner: Arc<dyn ObjectStore>, naming: Naming) -> Self {
+    pub(super) fn new(inner: Arc<dyn ObjectStore>, naming: Naming) -> Self {
         Self {
             inner,
             naming,
@@ -104,13 +104,13 @@ impl RunStore {
     }
 
     /// The files that were written whole, with their bytes.
-    pub fn files(&self) -> BTreeMap<Path, u64> {
+    pub(super) fn files(&self) -> BTreeMap<Path, u64> {
         let files = self.written.files.lock();
         files.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Why the first file that could not be written could not.
-    pub fn failure(&self) -> Option<String> {
+    pub(super) fn failure(&self) -> Option<String> {
         let failure = self.written.failure.lock();
         failure.unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -119,7 +119,7 @@ impl RunStore {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn publish(&self) -> Result<()> {
+    pub(super) async fn publish(&self) -> Result<()> {
         if let Naming::Renamed(suffix) = &self.naming {
             for path in self.files().into_keys() {
                 let name = path.as_ref().strip_suffix(suffix.as_str());
@@ -141,7 +141,7 @@ impl RunStore {
     }
 
     /// Gives up what was held back.
-    pub async fn abort(&self) {
+    pub(super) async fn abort(&self) {
         for held in self.take_held() {
             if let Held::Upload(mut upload) = held {
                 let _ = upload.upload.abort().await;
@@ -155,7 +155,7 @@ impl RunStore {
     }
 
     /// Takes nothing any more.
-    pub fn end(&self) {
+    pub(super) fn end(&self) {
         self.written.is_over.store(true, Ordering::SeqCst);
     }
 

@@ -11,11 +11,11 @@ use serde::{Serialize, Serializer};
 use super::statistics::{Axis, Density, Histogram, Quartiles};
 use super::text;
 
-pub type ChartError = DrawingAreaErrorKind<std::io::Error>;
+pub(super) type ChartError = DrawingAreaErrorKind<std::io::Error>;
 
 /// A colour of the charts in both themes. No two have the same `light`.
 #[derive(Serialize)]
-pub struct Colour {
+pub(super) struct Colour {
     /// The name of its CSS variable, without dashes.
     pub name: &'static str,
     #[serde(serialize_with = "hex")]
@@ -60,7 +60,7 @@ const LEVELS: [Colour; 6] = [
 ];
 
 /// Every colour that a chart is drawn in.
-pub fn colours() -> impl Iterator<Item = Colour> {
+pub(super) fn colours() -> impl Iterator<Item = Colour> {
     let others = [LABEL, AXIS, GRID, BAR, HALO, ACCENT];
     others.into_iter().chain(LEVELS)
 }
@@ -71,7 +71,7 @@ const UNIT: u32 = 4;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Scale, Scale>>;
 
 /// Bars of a histogram, and a line where the median is.
-pub fn bars(histogram: &Histogram, axis: &Axis, median: f64) -> Result<String, ChartError> {
+pub(super) fn bars(histogram: &Histogram, axis: &Axis, median: f64) -> Result<String, ChartError> {
     let most = histogram.counts.iter().copied().max().unwrap_or(0).max(1) as f64;
     let rows = Axis {
         low: 0.0,
@@ -94,7 +94,7 @@ pub fn bars(histogram: &Histogram, axis: &Axis, median: f64) -> Result<String, C
 }
 
 /// Cells of a density, and the quartiles of y along x.
-pub fn cells(
+pub(super) fn cells(
     density: &Density,
     quartiles: &[Quartiles],
     x: (&Axis, &str),
@@ -146,14 +146,14 @@ fn haloed(points: &[(f64, f64)], width: u32) -> [PathElement<(f64, f64)>; 2] {
 
 /// The rows of a cell from which on it has a colour.
 #[derive(Serialize)]
-pub struct Level {
+pub(super) struct Level {
     pub from: u64,
     #[serde(flatten)]
     pub colour: Colour,
 }
 
 /// The levels of a density's cells, lowest first: steps of about the same factor.
-pub fn levels(density: &Density) -> Vec<Level> {
+pub(super) fn levels(density: &Density) -> Vec<Level> {
     let most = density.counts.iter().flatten().copied().max();
     let most = most.unwrap_or(0).max(1);
     let mut from: Vec<u64> = (0..LEVELS.len())

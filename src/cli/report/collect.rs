@@ -25,7 +25,7 @@ const COLUMNS: [&str; 3] = ["prompt", "chosen", "rejected"];
 /// # Errors
 /// When it cannot be read or scored, or has not the columns `chosen` and `rejected`. A row without
 /// scores is counted.
-pub async fn collect(ctx: &SessionContext, source: &str) -> Result<ReportData> {
+pub(super) async fn collect(ctx: &SessionContext, source: &str) -> Result<ReportData> {
     let rows = rows_of(ctx, source).await?;
     let schema = rows.schema();
     let has = |name: &&&str| schema.fields().iter().any(|field| field.name() == **name);

@@ -4,7 +4,7 @@ use super::Scored;
 use super::statistics;
 
 /// One number of each scored row.
-pub struct Column {
+pub(super) struct Column {
     /// As it is called in SQL, where it is a field there.
     pub name: &'static str,
     /// What it says, in a line.
@@ -18,18 +18,18 @@ pub struct Column {
 }
 
 impl Column {
-    pub fn median(&self) -> f64 {
+    pub(super) fn median(&self) -> f64 {
         statistics::quantile(&self.sorted, 0.5)
     }
 
     /// Spearman's; None if one of the two is constant.
-    pub fn correlation(&self, other: &Self) -> Option<f64> {
+    pub(super) fn correlation(&self, other: &Self) -> Option<f64> {
         statistics::rank_correlation(&self.ranks, &other.ranks)
     }
 }
 
 /// Every column of the page.
-pub struct Columns {
+pub(super) struct Columns {
     pub ches_normalized: Column,
     pub ches: Column,
     pub chosen_rate_per_token: Column,
@@ -44,7 +44,7 @@ pub struct Columns {
 }
 
 impl Columns {
-    pub fn of(scored: &[Scored]) -> Self {
+    pub(super) fn of(scored: &[Scored]) -> Self {
         let column = |name, meaning, whole, value: fn(&Scored) -> f64| {
             let values: Vec<f64> = scored.iter().map(value).collect();
             Column {
@@ -113,7 +113,7 @@ impl Columns {
         }
     }
 
-    pub fn scores(&self) -> [&Column; 7] {
+    pub(super) fn scores(&self) -> [&Column; 7] {
         [
             &self.ches_normalized,
             &self.ches,
@@ -125,7 +125,7 @@ impl Columns {
         ]
     }
 
-    pub fn lengths(&self) -> [&Column; 4] {
+    pub(super) fn lengths(&self) -> [&Column; 4] {
         [
             &self.prompt_tokens,
             &self.chosen_tokens,

@@ -2,7 +2,7 @@
 
 /// Which end of a score is dropped.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Dropped {
+pub(super) enum Dropped {
     Highest,
     Lowest,
 }
@@ -10,7 +10,7 @@ pub enum Dropped {
 impl Dropped {
     /// A threshold that drops at most this share of the values (in ascending order), and splits no
     /// equal ones. None where that drops nothing.
-    pub fn threshold(self, sorted: &[f64], share: f64) -> Option<f64> {
+    pub(super) fn threshold(self, sorted: &[f64], share: f64) -> Option<f64> {
         let drop = (sorted.len() as f64 * share) as usize;
         match self {
             Self::Highest => {
@@ -27,7 +27,7 @@ impl Dropped {
     }
 
     /// Whether a value is dropped.
-    pub fn drops(self, value: f64, threshold: f64) -> bool {
+    pub(super) fn drops(self, value: f64, threshold: f64) -> bool {
         match self {
             Self::Highest => value > threshold,
             Self::Lowest => value < threshold,
@@ -35,7 +35,7 @@ impl Dropped {
     }
 
     /// The SQL comparison that keeps a row.
-    pub fn keeps(self) -> &'static str {
+    pub(super) fn keeps(self) -> &'static str {
         match self {
             Self::Highest => "<=",
             Self::Lowest => ">=",

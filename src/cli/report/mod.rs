@@ -24,7 +24,7 @@ use page::page;
 ///
 /// # Errors
 /// When it cannot be read or scored, or the file cannot be written.
-pub async fn write(ctx: &SessionContext, source: &str, file: &Path) -> Result<()> {
+pub(super) async fn write(ctx: &SessionContext, source: &str, file: &Path) -> Result<()> {
     // Scoring may take a night: the page's place is tried first, and taken when the page is whole.
     let unfinished = Unfinished::create(file)?;
     // Rows keep their numbers, and one that fails is counted with its reason.
@@ -75,7 +75,7 @@ impl Drop for Unfinished<'_> {
 
 /// The scores of one row, as `preference_scores` and `displacement` give them.
 #[derive(Clone, Debug, Serialize)]
-pub struct Scored {
+pub(super) struct Scored {
     pub ches: f64,
     pub ches_normalized: f64,
     pub last_hidden_similarity: f64,
@@ -101,7 +101,7 @@ pub struct Scored {
 
 /// A pair that is shown with its texts.
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub(super) struct Shown {
     /// Its number in the data set, from 1.
     pub row: u64,
     pub prompt: String,
@@ -116,7 +116,7 @@ pub struct Shown {
 
 /// What the page tells.
 #[derive(Clone, Debug)]
-pub struct ReportData {
+pub(super) struct ReportData {
     pub title: String,
     /// The name of the table, or its SQL.
     pub source: String,

@@ -16,7 +16,7 @@ use super::{ReportData, Scored, Shown};
 
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]
-pub enum PageError {
+pub(super) enum PageError {
     #[error("the page's template: {0}")]
     Template(#[from] minijinja::Error),
     #[error("a chart: {0}")]
@@ -24,7 +24,7 @@ pub enum PageError {
 }
 
 /// The report as one HTML document, which loads nothing and runs no script.
-pub fn page(data: &ReportData) -> Result<String, PageError> {
+pub(super) fn page(data: &ReportData) -> Result<String, PageError> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     let whitespace = SyntaxConfig::builder()

@@ -2,7 +2,7 @@
 
 /// The axis of a histogram: equal bins between two bounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Axis {
+pub(super) struct Axis {
     pub low: f64,
     pub high: f64,
     pub bins: usize,
@@ -17,7 +17,7 @@ const CLEAR: f64 = 10.0;
 impl Axis {
     /// An axis for these values, in ascending order, that leaves out some at an end only where
     /// they lie far from the rest. Bins of whole numbers hold the same number of them each.
-    pub fn of(sorted: &[f64], most_bins: usize, whole: bool) -> Self {
+    pub(super) fn of(sorted: &[f64], most_bins: usize, whole: bool) -> Self {
         let (first, last) = match (sorted.first(), sorted.last()) {
             (Some(first), Some(last)) => (*first, *last),
             _ => (0.0, 1.0),
@@ -63,7 +63,7 @@ impl Axis {
     }
 
     /// The bin of a value.
-    pub fn bin(&self, value: f64) -> Option<usize> {
+    pub(super) fn bin(&self, value: f64) -> Option<usize> {
         if value < self.low || value > self.high {
             return None;
         }
@@ -72,25 +72,25 @@ impl Axis {
     }
 
     /// Where a bin begins; of the number of bins, where the last one ends.
-    pub fn edge(&self, bin: usize) -> f64 {
+    pub(super) fn edge(&self, bin: usize) -> f64 {
         self.low + (self.high - self.low) * (bin as f64 / self.bins as f64)
     }
 
     /// The value, or the end of the axis that it lies beyond.
-    pub fn clamp(&self, value: f64) -> f64 {
+    pub(super) fn clamp(&self, value: f64) -> f64 {
         value.max(self.low).min(self.high)
     }
 }
 
 /// In ascending order.
-pub fn sorted(values: &[f64]) -> Vec<f64> {
+pub(super) fn sorted(values: &[f64]) -> Vec<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     sorted
 }
 
 /// The quantile of values in ascending order, interpolated linearly; 0 of none.
-pub fn quantile(sorted: &[f64], share: f64) -> f64 {
+pub(super) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else {
         return 0.0;
     };
@@ -102,13 +102,13 @@ pub fn quantile(sorted: &[f64], share: f64) -> f64 {
 
 /// Rows in each bin, and beyond the ends of the axis.
 #[derive(Debug, PartialEq)]
-pub struct Histogram {
+pub(super) struct Histogram {
     pub counts: Vec<u64>,
     pub below: u64,
     pub above: u64,
 }
 
-pub fn histogram(values: &[f64], axis: &Axis) -> Histogram {
+pub(super) fn histogram(values: &[f64], axis: &Axis) -> Histogram {
     let mut histogram = Histogram {
         counts: vec![0; axis.bins],
         below: 0,
@@ -126,14 +126,14 @@ pub fn histogram(values: &[f64], axis: &Axis) -> Histogram {
 
 /// Rows in each cell, and outside both axes.
 #[derive(Debug, PartialEq)]
-pub struct Density {
+pub(super) struct Density {
     /// For each bin of y, lowest first, the counts of the bins of x.
     pub counts: Vec<Vec<u64>>,
     pub outside: u64,
 }
 
 /// A histogram in two dimensions.
-pub fn density(xs: &[f64], ys: &[f64], x_axis: &Axis, y_axis: &Axis) -> Density {
+pub(super) fn density(xs: &[f64], ys: &[f64], x_axis: &Axis, y_axis: &Axis) -> Density {
     let mut density = Density {
         counts: vec![vec![0; x_axis.bins]; y_axis.bins],
         outside: 0,
@@ -149,7 +149,7 @@ pub fn density(xs: &[f64], ys: &[f64], x_axis: &Axis, y_axis: &Axis) -> Density 
 
 /// The quartiles of y where x is about this.
 #[derive(Debug, PartialEq)]
-pub struct Quartiles {
+pub(super) struct Quartiles {
     /// The median of the bin's x.
     pub x: f64,
     pub lower: f64,
@@ -158,7 +158,7 @@ pub struct Quartiles {
 }
 
 /// The quartiles of y in bins of x of about equal numbers of rows; equal x are in one bin.
-pub fn binned_quartiles(xs: &[f64], ys: &[f64], bins: usize) -> Vec<Quartiles> {
+pub(super) fn binned_quartiles(xs: &[f64], ys: &[f64], bins: usize) -> Vec<Quartiles> {
     let mut rows: Vec<(f64, f64)> = xs.iter().copied().zip(ys.iter().copied()).collect();
     rows.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
     let least = rows.len().div_ceil(bins.max(1)).max(1);
@@ -185,7 +185,7 @@ pub fn binned_quartiles(xs: &[f64], ys: &[f64], bins: usize) -> Vec<Quartiles> {
 }
 
 /// The rank of each value, from 1; equal values share the mean of their ranks.
-pub fn ranks(values: &[f64]) -> Vec<f64> {
+pub(super) fn ranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_unstable_by(|a, b| values[*a].total_cmp(&values[*b]));
     let mut ranks = vec![0.0; values.len()];
@@ -201,7 +201,7 @@ pub fn ranks(values: &[f64]) -> Vec<f64> {
 }
 
 /// Spearman's correlation of two columns, from their ranks; None if one of them is constant.
-pub fn rank_correlation(a: &[f64], b: &[f64]) -> Option<f64> {
+pub(super) fn rank_correlation(a: &[f64], b: &[f64]) -> Option<f64> {
     let mean = (a.len() as f64 + 1.0) / 2.0;
     let product = |a: &[f64], b: &[f64]| -> f64 {
         let deviations = a.iter().zip(b).map(|(a, b)| (a - mean) * (b - mean));

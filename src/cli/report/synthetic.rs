@@ -21,7 +21,7 @@ impl Numbers {
 }
 
 /// Scores with lengths from a log-normal distribution, and a few far outliers.
-pub fn scored(rows: usize) -> Vec<Scored> {
+pub(super) fn scored(rows: usize) -> Vec<Scored> {
     let mut numbers = Numbers(7);
     let row = |_| {
         let style = numbers.normal();
@@ -57,7 +57,7 @@ pub fn scored(rows: usize) -> Vec<Scored> {
 }
 
 /// A report on so many scored rows, with hostile and awkward texts among the shown.
-pub fn report(rows: usize) -> ReportData {
+pub(super) fn report(rows: usize) -> ReportData {
     let scored = scored(rows);
     let mut order: Vec<usize> = (0..rows).collect();
     order.sort_by(|a, b| {

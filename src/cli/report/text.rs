@@ -1,7 +1,7 @@
 //! Numbers and untrusted texts as people read them.
 
 /// A whole number with its thousands parted.
-pub fn count(number: u64) -> String {
+pub(super) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (place, digit) in digits.chars().enumerate() {
@@ -14,7 +14,7 @@ pub fn count(number: u64) -> String {
 }
 
 /// A number in four digits.
-pub fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 {
         return "0".to_owned();
@@ -33,7 +33,7 @@ pub fn number(value: f64) -> String {
 }
 
 /// A number for the tick of an axis, where there is little room.
-pub fn tick(value: f64) -> String {
+pub(super) fn tick(value: f64) -> String {
     let size = value.abs();
     if (1e6..1e10).contains(&size) {
         format!("{}M", number(value / 1e6))
@@ -45,7 +45,7 @@ pub fn tick(value: f64) -> String {
 }
 
 /// A share of one in percent.
-pub fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if percent > 0.0 && percent < 0.1 {
         "< 0.1\u{a0}%".to_owned()
@@ -57,12 +57,12 @@ pub fn percent(share: f64) -> String {
 }
 
 /// A correlation in two decimals.
-pub fn correlation(value: f64) -> String {
+pub(super) fn correlation(value: f64) -> String {
     signed(value, &format!("{:.2}", value.abs()))
 }
 
 /// The beginning of a text, in a line.
-pub fn line(text: &str) -> String {
+pub(super) fn line(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().take(40).collect();
     passage(&words.join(" ").chars().take(160).collect::<String>())
 }
@@ -82,7 +82,7 @@ fn without_zeros(digits: &str) -> &str {
 }
 
 /// A token with its white space and invisible characters made visible, cut after 40 characters.
-pub fn token(token: &str) -> String {
+pub(super) fn token(token: &str) -> String {
     let mut visible = String::new();
     for (place, c) in token.chars().enumerate() {
         match c {
@@ -101,7 +101,7 @@ pub fn token(token: &str) -> String {
 }
 
 /// A text with its invisible characters made visible, but for those that lay it out.
-pub fn passage(text: &str) -> String {
+pub(super) fn passage(text: &str) -> String {
     let mut visible = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
     while let Some(c) = characters.next() {
@@ -136,7 +136,7 @@ fn push_code(visible: &mut String, c: char) {
 
 /// The beginning of a text, what is folded away after it, and the characters left out.
 #[derive(Debug, PartialEq, serde::Serialize)]
-pub struct Excerpt {
+pub(super) struct Excerpt {
     pub head: String,
     pub rest: String,
     pub left_out: usize,
@@ -146,7 +146,7 @@ pub struct Excerpt {
 const HEAD: usize = 2_000;
 const WHOLE: usize = 8_000;
 
-pub fn excerpt(text: &str) -> Excerpt {
+pub(super) fn excerpt(text: &str) -> Excerpt {
     let (shown, left_out) = text.split_at(text.floor_char_boundary(WHOLE));
     let (head, rest) = shown.split_at(shown.floor_char_boundary(HEAD));
     Excerpt {

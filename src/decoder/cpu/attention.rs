@@ -15,7 +15,7 @@ const QUERY_TILE: usize = 128;
 
 /// Query, key and value heads of packed tokens, as one projection gives them.
 #[derive(Debug, Clone, Copy)]
-pub struct Heads<'a> {
+pub(super) struct Heads<'a> {
     /// `(tokens, (heads + 2 kv_heads) · head_dim)`.
     pub qkv: &'a [f32],
     pub heads: usize,
@@ -46,7 +46,7 @@ impl<'a> Heads<'a> {
     }
 
     /// Attention of the pattern's queries, `(their number, heads · head_dim)`.
-    pub fn attend(self, pattern: &Pattern, attention: Attention) -> Vec<f32> {
+    pub(super) fn attend(self, pattern: &Pattern, attention: Attention) -> Vec<f32> {
         let mut tiles = Vec::new();
         let mut rows = 0;
         for (segment, queries) in pattern.computed() {

@@ -28,7 +28,7 @@ const SUMMED: usize = 256;
 
 /// The signs of a matrix's entries, −1, 0 or 1: in panels as [`Packed`] has them.
 #[derive(Debug)]
-pub struct Signs {
+pub(crate) struct Signs {
     panels: Vec<Vec<i8>>,
 }
 

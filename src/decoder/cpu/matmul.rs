@@ -6,7 +6,7 @@ use gemm::Parallelism;
 
 /// A matrix of `rows` × `columns` in a slice, a row's numbers one after another.
 #[derive(Debug, Clone, Copy)]
-pub struct Matrix<S> {
+pub(super) struct Matrix<S> {
     values: S,
     rows: usize,
     columns: usize,
@@ -14,17 +14,17 @@ pub struct Matrix<S> {
 }
 
 /// A matrix that is read.
-pub type View<'a> = Matrix<&'a [f32]>;
+pub(super) type View<'a> = Matrix<&'a [f32]>;
 
 /// A matrix that is written to.
-pub type ViewMut<'a> = Matrix<&'a mut [f32]>;
+pub(super) type ViewMut<'a> = Matrix<&'a mut [f32]>;
 
 impl<S: Deref<Target = [f32]>> Matrix<S> {
     /// Rows that begin `row_stride` numbers apart.
     ///
     /// # Panics
     /// When the slice is too short.
-    pub fn new(values: S, rows: usize, columns: usize, row_stride: usize) -> Self {
+    pub(super) fn new(values: S, rows: usize, columns: usize, row_stride: usize) -> Self {
         assert!(end(rows, columns, row_stride) <= values.len());
         Self {
             values,
@@ -43,13 +43,13 @@ fn end(rows: usize, columns: usize, row_stride: usize) -> usize {
 }
 
 /// `out = a · b`, or with `adds` `out += a · b`.
-pub fn product(out: ViewMut, a: View, b: View, adds: bool, threads: usize) {
+pub(super) fn product(out: ViewMut, a: View, b: View, adds: bool, threads: usize) {
     assert!(a.columns == b.rows && out.rows == a.rows && out.columns == b.columns);
     run(out, a, (b, false), b.rows, adds, 1.0, threads);
 }
 
 /// `out = scale · a · bᵀ`.
-pub fn product_transposed(out: ViewMut, a: View, b: View, scale: f32, threads: usize) {
+pub(super) fn product_transposed(out: ViewMut, a: View, b: View, scale: f32, threads: usize) {
     assert!(a.columns == b.columns && out.rows == a.rows && out.columns == b.rows);
     run(out, a, (b, true), b.columns, false, scale, threads);
 }

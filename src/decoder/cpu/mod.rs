@@ -46,12 +46,12 @@ pub(super) struct Rows {
 
 impl Rows {
     /// Rows of a width that divides the number of values.
-    pub fn new(values: Vec<f32>, width: usize) -> Self {
+    pub(super) fn new(values: Vec<f32>, width: usize) -> Self {
         Self { values, width }
     }
 
     /// The numbers, one row after another.
-    pub fn into_values(self) -> Vec<f32> {
+    pub(super) fn into_values(self) -> Vec<f32> {
         self.values
     }
 }
@@ -94,7 +94,7 @@ fn with_norm_if<T>(
 }
 
 impl<'a> CpuBackend<'a> {
-    pub fn new(config: &'a DecoderConfig) -> Self {
+    pub(super) fn new(config: &'a DecoderConfig) -> Self {
         Self {
             config,
             is_exact: false,
@@ -104,7 +104,7 @@ impl<'a> CpuBackend<'a> {
 
 impl CpuBackend<'_> {
     /// Clips, norms and rotates queries, keys and values, in their place.
-    pub fn prepare(&self, qkv: &mut Rows, with: &backend::Heads<Table>) -> Result<()> {
+    pub(super) fn prepare(&self, qkv: &mut Rows, with: &backend::Heads<Table>) -> Result<()> {
         with_norm_if(with.query_norm, self.eps(), |query_norm| {
             with_norm_if(with.key_norm, self.eps(), |key_norm| {
                 let preparation = Preparation {
@@ -124,7 +124,12 @@ impl CpuBackend<'_> {
     }
 
     /// Attention of queries, keys and values that [`Self::prepare`] has seen.
-    pub fn attend_prepared(&self, qkv: &Rows, pattern: &Pattern, attention: Attention) -> Rows {
+    pub(super) fn attend_prepared(
+        &self,
+        qkv: &Rows,
+        pattern: &Pattern,
+        attention: Attention,
+    ) -> Rows {
         let DecoderConfig {
             heads,
             kv_heads,

@@ -16,7 +16,7 @@ use super::matmul::{View, ViewMut, product};
 use super::vectorised::vectorised;
 
 /// Outputs of a panel: three vector registers of f32.
-pub const COLUMNS: usize = 3 * LANES;
+pub(super) const COLUMNS: usize = 3 * LANES;
 
 /// f32 numbers in a vector register.
 const LANES: usize = 16;
@@ -300,7 +300,7 @@ fn widened(number: bf16) -> f32 {
 
 /// Rows of `inner` numbers times a panel, `(inner, COLUMNS)`, on the caller's thread: sums up as
 /// [`Packed::product`] does.
-pub fn panel_product(rows: &[f32], inner: usize, panel: &[f32], out: &mut [f32]) {
+pub(super) fn panel_product(rows: &[f32], inner: usize, panel: &[f32], out: &mut [f32]) {
     let count = out.len() / COLUMNS;
     assert!(rows.len() >= count * inner && panel.len() >= inner * COLUMNS);
     if !f32::is_supported() {

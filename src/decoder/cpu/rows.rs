@@ -32,7 +32,7 @@ fn each_row(out: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sy
 
 /// The parameters of a norm.
 #[derive(Debug, Clone, Copy)]
-pub struct NormOf<'a> {
+pub(super) struct NormOf<'a> {
     pub gain: &'a [f32],
     /// With it by mean and variance, without it by the root mean square.
     pub bias: Option<&'a [f32]>,
@@ -100,7 +100,7 @@ impl NormOf<'_> {
 }
 
 /// Makes gradients with respect to normed rows those with respect to the rows.
-pub fn normed_back(rows: &[f32], gradients: &mut [f32], norm: NormOf) {
+pub(super) fn normed_back(rows: &[f32], gradients: &mut [f32], norm: NormOf) {
     let width = norm.gain.len();
     each_row(
         gradients,
@@ -114,7 +114,7 @@ pub fn normed_back(rows: &[f32], gradients: &mut [f32], norm: NormOf) {
 }
 
 /// Makes moves of rows those of the normed rows.
-pub fn normed_along(rows: &[f32], tangents: &mut [f32], norm: NormOf) {
+pub(super) fn normed_along(rows: &[f32], tangents: &mut [f32], norm: NormOf) {
     let width = norm.gain.len();
     each_row(
         tangents,
@@ -128,7 +128,7 @@ pub fn normed_along(rows: &[f32], tangents: &mut [f32], norm: NormOf) {
 }
 
 /// Normed rows.
-pub fn normed(rows: &[f32], width: usize, norm: NormOf) -> Vec<f32> {
+pub(super) fn normed(rows: &[f32], width: usize, norm: NormOf) -> Vec<f32> {
     let mut out = rows.to_vec();
     each_row(
         &mut out,
@@ -140,7 +140,12 @@ pub fn normed(rows: &[f32], width: usize, norm: NormOf) -> Vec<f32> {
 }
 
 /// Rows plus a branch's, which is normed first if there is a norm.
-pub fn sum(rows: &[f32], mut branch: Vec<f32>, width: usize, norm: Option<NormOf>) -> Vec<f32> {
+pub(super) fn sum(
+    rows: &[f32],
+    mut branch: Vec<f32>,
+    width: usize,
+    norm: Option<NormOf>,
+) -> Vec<f32> {
     each_row(
         &mut branch,
         width,
@@ -159,7 +164,7 @@ pub fn sum(rows: &[f32], mut branch: Vec<f32>, width: usize, norm: Option<NormOf
 }
 
 /// Adds the same numbers to every row.
-pub fn add_to_each(rows: &mut [f32], bias: &[f32]) {
+pub(super) fn add_to_each(rows: &mut [f32], bias: &[f32]) {
     each_row(
         rows,
         bias.len(),
@@ -174,7 +179,7 @@ pub fn add_to_each(rows: &mut [f32], bias: &[f32]) {
 
 /// An activation, as vector code can run it.
 #[derive(Debug, Clone, Copy)]
-pub enum Activation {
+pub(super) enum Activation {
     /// `x · sigmoid(x)`.
     Silu,
     /// GELU by the error function.
@@ -204,7 +209,12 @@ impl Activation {
 
 /// The inner layer of an MLP from its projections, `(rows, 2 · width)` gate and up, or without a
 /// gate `(rows, width)` up.
-pub fn activated(up: Vec<f32>, width: usize, is_gated: bool, activation: Activation) -> Vec<f32> {
+pub(super) fn activated(
+    up: Vec<f32>,
+    width: usize,
+    is_gated: bool,
+    activation: Activation,
+) -> Vec<f32> {
     if !is_gated {
         let mut out = up;
         each_row(
@@ -265,7 +275,7 @@ impl Activation {
 
 /// Gradients with respect to an MLP's projections, as [`activated`] takes them, from those of its
 /// inner layer, `(rows, width)`.
-pub fn activated_back(
+pub(super) fn activated_back(
     up: &[f32],
     gradients: &[f32],
     width: usize,
@@ -298,7 +308,7 @@ pub fn activated_back(
 }
 
 /// How the inner layer of an MLP, `(rows, width)`, moves when its projections do.
-pub fn activated_along(
+pub(super) fn activated_along(
     up: &[f32],
     tangents: &[f32],
     width: usize,
@@ -333,7 +343,7 @@ pub fn activated_along(
 
 /// What happens to queries and keys before they meet.
 #[derive(Debug, Clone, Copy)]
-pub struct Preparation<'a> {
+pub(super) struct Preparation<'a> {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
@@ -350,7 +360,7 @@ pub struct Preparation<'a> {
 }
 
 /// Prepares `(tokens, (heads + 2 kv_heads) · head_dim)` for attention.
-pub fn prepare(qkv: &mut [f32], with: Preparation) {
+pub(super) fn prepare(qkv: &mut [f32], with: Preparation) {
     let width = (with.heads + 2 * with.kv_heads) * with.head_dim;
     each_row(
         qkv,
@@ -390,7 +400,12 @@ pub fn prepare(qkv: &mut [f32], with: Preparation) {
 }
 
 /// `ln p(target)` for each row of logits, which are bent by a soft cap first, if there is one.
-pub fn log_probs(logits: &mut [f32], width: usize, cap: Option<f64>, targets: &[u32]) -> Vec<f32> {
+pub(super) fn log_probs(
+    logits: &mut [f32],
+    width: usize,
+    cap: Option<f64>,
+    targets: &[u32],
+) -> Vec<f32> {
     let mut out = vec![0.0; targets.len()];
     let rows = logits.par_chunks_exact_mut(width).zip(targets);
     rows.zip(&mut out).for_each(|((row, target), out)| {

@@ -3,7 +3,7 @@
 /// Runs `work` compiled for the widest vector instructions there are. What it calls must be
 /// inlined into it, or is compiled as everything else is.
 #[inline]
-pub fn vectorised<T>(work: impl FnOnce() -> T) -> T {
+pub(super) fn vectorised<T>(work: impl FnOnce() -> T) -> T {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]

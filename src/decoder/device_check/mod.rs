@@ -1,6 +1,6 @@
 //! What a device computes, held against the host.
 //!
-//! A kernel may fail to start and nobody hears of it: candle-flash-attn drops the errors of its
+//! A kernel may fail to start without an error: candle-flash-attn drops the errors of its
 //! launches, and what stood in memory before is then taken for a result. A model that opens on a device
 //! is therefore computed there and here for a moment.
 

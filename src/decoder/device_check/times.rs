@@ -45,9 +45,13 @@ impl Decoder {
         self.device.synchronize()?;
         let began = Instant::now();
         let hidden = self.hidden_states(&steps, &batch)?.hidden;
-        let lengths: Vec<usize> = batch.reads.iter().map(|read| read.tokens.len()).collect();
+        let lengths: Vec<usize> = batch
+            .readouts
+            .iter()
+            .map(|read| read.tokens.len())
+            .collect();
         steps.sums(&hidden, &lengths)?;
-        if batch.reads.iter().any(Readout::has_targets) {
+        if batch.readouts.iter().any(Readout::has_targets) {
             self.log_probs(&steps, &batch, |_| true, &hidden, &self.weights.unembedding)?;
         }
         self.device.synchronize()?;

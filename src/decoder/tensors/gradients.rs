@@ -16,7 +16,7 @@ const HELD_VALUES: usize = 1 << 24;
 
 /// The signs of a matrix's entries, −1, 0 or 1, each plus 1; as pieces of some of its rows.
 #[derive(Debug)]
-pub struct Signs {
+pub(crate) struct Signs {
     pieces: Vec<Tensor>,
 }
 
@@ -206,7 +206,7 @@ impl TensorBackend<'_> {
     }
 
     /// Some rows of a matrix, in order, as f32.
-    pub fn rows_of(&self, matrix: &Matrix, rows: &[u32]) -> Result<Tensor> {
+    pub(crate) fn rows_of(&self, matrix: &Matrix, rows: &[u32]) -> Result<Tensor> {
         if let Matrix::Dense(weight) = matrix {
             let rows = weight.index_select(&Tensor::new(rows, self.device)?, 0)?;
             return rows.to_dtype(DType::F32);

@@ -66,7 +66,7 @@ pub enum AttentionKernel {
 
 impl TensorBackend<'_> {
     /// Queries, keys and values of their projections: clipped, normed and rotated.
-    pub fn prepared(&self, qkv: Tensor, with: &Heads<Angles>) -> Result<PreparedHeads> {
+    pub(super) fn prepared(&self, qkv: Tensor, with: &Heads<Angles>) -> Result<PreparedHeads> {
         let DecoderConfig {
             heads,
             kv_heads,
@@ -100,7 +100,7 @@ impl TensorBackend<'_> {
     }
 
     /// Attention by one kernel; none where it does not fit.
-    pub fn attend_by(
+    pub(super) fn attend_by(
         &self,
         kernel: AttentionKernel,
         heads: &PreparedHeads,

@@ -12,9 +12,13 @@ use super::client::{ATTEMPTS, Client, HubError, Kind, pause, said};
 /// Where a file is.
 #[derive(Debug, Clone)]
 pub struct Located {
+    /// What its repository holds.
     pub kind: Kind,
+    /// The repository, `org/name`.
     pub id: String,
+    /// A commit of it.
     pub commit: String,
+    /// The file's path in the repository.
     pub file: String,
 }
 
@@ -27,7 +31,9 @@ impl Located {
 /// The bytes of a file in a range, of the file's `bytes`.
 #[derive(Debug)]
 pub struct Body {
+    /// Which bytes of the file.
     pub range: Range<u64>,
+    /// How many the whole file has.
     pub bytes: u64,
     answer: Response,
 }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use url::Url;
 
 /// How often something is asked for.
-pub const ATTEMPTS: u32 = 5;
+pub(super) const ATTEMPTS: u32 = 5;
 
 /// How often a host is called that nobody answers at: this machine may be offline.
 const ATTEMPTS_TO_CONNECT: u32 = 2;
@@ -33,7 +33,9 @@ const MAX_PAGES: usize = 10_000;
 /// What a repository holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
+    /// A model.
     Model,
+    /// A data set.
     Dataset,
 }
 
@@ -451,12 +453,12 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// Before the next attempt.
-pub fn pause(attempt: u32) -> Duration {
+pub(super) fn pause(attempt: u32) -> Duration {
     Duration::from_millis(300) * 3_u32.pow(attempt - 1)
 }
 
 /// What an error of the connection says, down to its cause, without the URL: it may hold a signature.
-pub fn said(error: &reqwest::Error) -> String {
+pub(super) fn said(error: &reqwest::Error) -> String {
     let mut said = Vec::new();
     let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
     while let Some(error) = cause {

@@ -7,9 +7,9 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// A folder of the cache that is not there yet, and that nobody else is filling.
+/// A folder of the cache that is not there yet, and that no other process is filling.
 #[derive(Debug)]
-pub struct DownloadSlot {
+pub(super) struct DownloadSlot {
     folder: PathBuf,
     part: PathBuf,
     /// Locked until this is dropped, also by the end of the process.
@@ -18,7 +18,7 @@ pub struct DownloadSlot {
 
 /// The folder of that name, if it is there, or the right to fill it.
 #[derive(Debug)]
-pub enum Entry {
+pub(super) enum Entry {
     Filled(PathBuf),
     Vacant(DownloadSlot),
 }
@@ -40,7 +40,7 @@ fn root() -> Result<PathBuf, String> {
 ///
 /// # Errors
 /// When the cache cannot be written.
-pub fn entry(name: &str) -> Result<Entry, String> {
+pub(super) fn entry(name: &str) -> Result<Entry, String> {
     let models = root()?.join("models");
     let failed = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
     std::fs::create_dir_all(&models).map_err(|error| failed(&models, error))?;
@@ -66,7 +66,7 @@ pub fn entry(name: &str) -> Result<Entry, String> {
 impl DownloadSlot {
     /// Where a file of the folder goes before the folder is there. A file that an earlier process
     /// finished there is still right: the folder's name says which version it is.
-    pub fn place(&self, file: &str) -> PathBuf {
+    pub(super) fn place(&self, file: &str) -> PathBuf {
         self.part.join(file)
     }
 
@@ -74,7 +74,7 @@ impl DownloadSlot {
     ///
     /// # Errors
     /// When it cannot be renamed.
-    pub fn fill(self) -> Result<PathBuf, String> {
+    pub(super) fn fill(self) -> Result<PathBuf, String> {
         std::fs::rename(&self.part, &self.folder)
             .map_err(|error| format!("{}: {error}", self.folder.display()))?;
         Ok(self.folder)

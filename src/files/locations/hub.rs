@@ -20,7 +20,7 @@ use crate::files::tokenizer_files::{ADDED_TOKENS, SPECIAL_TOKENS_MAP, TEMPLATE, 
 ///
 /// # Errors
 /// When the Hub has no such model or does not answer, and nothing is cached.
-pub fn fetch(place: &str) -> Result<PathBuf, String> {
+pub(super) fn fetch(place: &str) -> Result<PathBuf, String> {
     let (id, revision) = place.split_once('@').unwrap_or((place, "main"));
     let is_name = |name: &str| {
         !name.is_empty()

@@ -16,7 +16,7 @@ use crate::files::error::ModelError;
 ///
 /// # Errors
 /// When it cannot be brought here.
-pub fn local(place: &str) -> Result<PathBuf, ModelError> {
+pub(crate) fn local(place: &str) -> Result<PathBuf, ModelError> {
     match place.split_once("://") {
         None => Ok(Path::new(place).to_owned()),
         Some((scheme, rest)) => remote(place, scheme, rest),
@@ -47,7 +47,7 @@ fn remote(place: &str, scheme: &str, rest: &str) -> Result<PathBuf, ModelError> 
         let mut places = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(places.entry(place.to_owned()).or_default())
     };
-    // Whoever else asks for this place waits here for the one download.
+    // Other calls for this location wait here for the one download.
     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
     match &*found {
         Some(Ok(path)) if path.exists() => return Ok(path.clone()),

@@ -34,7 +34,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// When the URL or the account is wrong, a file is missing, or the store keeps failing.
-pub fn fetch(place: &str) -> Result<PathBuf, String> {
+pub(super) fn fetch(place: &str) -> Result<PathBuf, String> {
     // Silence is what ends a request, not its length.
     let (store, base) = stores::open_url(place, &[("timeout", "1day")])?;
     let runtime = tokio::runtime::Builder::new_current_thread()

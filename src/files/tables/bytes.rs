@@ -19,7 +19,7 @@ const CHUNK: usize = 1 << 20;
 ///
 /// # Errors
 /// When it cannot be opened.
-pub async fn of_file(
+pub(super) async fn of_file(
     store: &Arc<dyn ObjectStore>,
     location: &Path,
     range: Option<Range<u64>>,
@@ -50,12 +50,12 @@ pub async fn of_file(
 }
 
 /// Whether files are on this machine, where reading costs little.
-pub fn is_local(store: &Arc<dyn ObjectStore>) -> bool {
+pub(super) fn is_local(store: &Arc<dyn ObjectStore>) -> bool {
     store.to_string().contains("LocalFileSystem")
 }
 
 /// What a file is called in messages.
-pub fn name(store: &Arc<dyn ObjectStore>, location: &Path) -> String {
+pub(super) fn name(store: &Arc<dyn ObjectStore>, location: &Path) -> String {
     match is_local(store) {
         true => format!("/{location}"),
         false => location.to_string(),

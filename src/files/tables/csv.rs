@@ -21,7 +21,7 @@ const MAX_HEAD: usize = 32 << 20;
 ///
 /// # Errors
 /// When a file cannot be read, or has other columns than the first; the message names it.
-pub async fn schema(
+pub(super) async fn schema(
     store: &Arc<dyn ObjectStore>,
     objects: &[ObjectMeta],
     options: &CsvOptions,

@@ -32,7 +32,7 @@ const SPLITS: [(&str, &[&str]); 3] = [
 const LISTED: usize = 30;
 
 /// Whether a place is a whole data set.
-pub fn is_whole(place: &Location) -> bool {
+pub(super) fn is_whole(place: &Location) -> bool {
     place.store.as_str() == "hf://datasets/"
         && place.patterns.is_none()
         && place.base.parts().count() == 2
@@ -42,7 +42,7 @@ pub fn is_whole(place: &Location) -> bool {
 ///
 /// # Errors
 /// When it has several, or no files that can be read.
-pub async fn list(
+pub(super) async fn list(
     store: &Arc<dyn ObjectStore>,
     place: &Location,
     is_known: impl Fn(&str) -> bool,

@@ -32,7 +32,7 @@ const FRESH: Duration = Duration::from_secs(2);
 
 /// A table of the files of a place.
 #[derive(Debug)]
-pub struct FilesTable {
+pub(super) struct FilesTable {
     place: Location,
     kind: Format,
     format: Arc<dyn FileFormat>,
@@ -42,14 +42,14 @@ pub struct FilesTable {
 }
 
 /// A column that the names of folders give.
-pub type FolderColumn = FieldRef;
+pub(super) type FolderColumn = FieldRef;
 
 impl FilesTable {
     /// Of files with these columns and those of their folders.
     ///
     /// # Errors
     /// When the name of a folder is no value of its column.
-    pub fn try_new(
+    pub(super) fn try_new(
         place: Location,
         kind: Format,
         format: Arc<dyn FileFormat>,
@@ -150,7 +150,7 @@ fn with_values(files: Vec<File>, columns: &[FolderColumn]) -> Result<Vec<Partiti
 ///
 /// # Errors
 /// When a column that both have cannot be left out of the files.
-pub fn with_folders(
+pub(super) fn with_folders(
     schema: &SchemaRef,
     names: &[String],
     default: &arrow::datatypes::DataType,

@@ -7,11 +7,15 @@ use datafusion::common::parsers::CompressionTypeVariant;
 /// What stands in a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
+    /// Apache Parquet.
     Parquet,
     /// The file or the stream form of Arrow's IPC.
     Arrow,
+    /// Values with commas between them.
     Csv,
+    /// Values with tabs between them.
     Tsv,
+    /// Objects, one to a line or in one array.
     Json,
     /// Another format that the session knows, by its extension.
     Other(String),
@@ -20,12 +24,14 @@ pub enum Kind {
 /// How a file is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Format {
+    /// The format of what is in it.
     pub kind: Kind,
+    /// How that is compressed.
     pub compression: CompressionTypeVariant,
 }
 
 /// What is said of files that are none of these.
-pub const READABLE: &str = ".parquet, .arrow, .feather; .csv, .tsv, .json, .jsonl, .ndjson, each of these also with \
+pub(super) const READABLE: &str = ".parquet, .arrow, .feather; .csv, .tsv, .json, .jsonl, .ndjson, each of these also with \
      .gz, .zst, .bz2 or .xz";
 
 /// Files beside data that describe it.
@@ -103,7 +109,7 @@ impl Format {
 
 /// Whether a file within a folder, by its path from there, is not of the folder's data: hidden by Unix's or Spark's
 /// rule, or a description.
-pub fn is_beside_data(path: &str) -> bool {
+pub(super) fn is_beside_data(path: &str) -> bool {
     let is_hidden =
         |part: &str| part.starts_with('.') || part.starts_with('_') && !part.contains('=');
     let name = path.rsplit('/').next().unwrap_or(path);

@@ -15,7 +15,7 @@ use super::location::Location;
 ///
 /// # Errors
 /// When there are none that can be read, or of several formats.
-pub async fn found(
+pub(super) async fn found(
     state: &SessionState,
     store: &Arc<dyn ObjectStore>,
     place: &Location,

@@ -26,7 +26,7 @@ const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// Files of one format.
 #[derive(Debug)]
-pub struct Files {
+pub(super) struct Files {
     pub format: Format,
     /// In the order of their names. Empty ones are left out where there are others.
     pub files: Vec<File>,
@@ -36,7 +36,7 @@ pub struct Files {
 
 /// A file.
 #[derive(Debug)]
-pub struct File {
+pub(super) struct File {
     pub meta: ObjectMeta,
     /// Its values of the columns that folders give.
     pub values: Vec<Option<String>>,
@@ -46,7 +46,7 @@ pub struct File {
 ///
 /// # Errors
 /// When there are none that can be read, or of several formats; the message tells what is there.
-pub async fn list(
+pub(super) async fn list(
     store: &Arc<dyn ObjectStore>,
     place: &Location,
     is_known: impl Fn(&str) -> bool,
@@ -115,7 +115,7 @@ pub async fn list(
 ///
 /// # Errors
 /// When they are of several formats, or their folders give different columns.
-pub fn of_one_format(
+pub(super) fn of_one_format(
     place: &Location,
     found: Vec<ObjectMeta>,
     is_known: impl Fn(&str) -> bool,
@@ -210,7 +210,7 @@ fn not_listed(place: &Location, error: &object_store::Error) -> DataFusionError 
 }
 
 /// The path of a file from a folder on, with slashes.
-pub fn within(folder: &Path, file: &Path) -> Option<String> {
+pub(super) fn within(folder: &Path, file: &Path) -> Option<String> {
     let parts = file.prefix_match(folder)?;
     let parts = parts.map(|part| part.as_ref().to_owned());
     let path = parts.collect::<Vec<_>>().join("/");

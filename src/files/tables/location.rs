@@ -14,7 +14,7 @@ const MAX_ALTERNATIVES: usize = 1_000;
 
 /// A place, and what is meant of it.
 #[derive(Debug)]
-pub struct Location {
+pub(super) struct Location {
     /// As it was written.
     pub written: String,
     pub store: ObjectStoreUrl,
@@ -28,12 +28,12 @@ pub struct Location {
 
 /// The alternatives of a pattern with braces.
 #[derive(Debug)]
-pub struct Patterns(Vec<Pattern>);
+pub(super) struct Patterns(Vec<Pattern>);
 
 impl Patterns {
     /// # Errors
     /// When it is none.
-    pub fn new(pattern: &str) -> Result<Self> {
+    pub(super) fn new(pattern: &str) -> Result<Self> {
         let mut alternatives = vec![];
         expand(pattern, &mut alternatives)?;
         let pattern = |text: String| {
@@ -50,7 +50,7 @@ impl Patterns {
     }
 
     /// Whether a file is meant, by its path from the folder.
-    pub fn matches(&self, path: &str) -> bool {
+    pub(super) fn matches(&self, path: &str) -> bool {
         let options = MatchOptions {
             case_sensitive: true,
             require_literal_separator: true,
@@ -108,7 +108,7 @@ impl Location {
     ///
     /// # Errors
     /// When it is a path or a URL that cannot be one of a table.
-    pub fn parse(written: &str) -> Result<Option<Self>> {
+    pub(super) fn parse(written: &str) -> Result<Option<Self>> {
         refuse_account(written)?;
         match written.split_once("://") {
             Some(("file", _)) => {
@@ -189,7 +189,7 @@ impl Location {
     }
 
     /// Whether it ends as a folder's.
-    pub fn is_folder(&self) -> bool {
+    pub(super) fn is_folder(&self) -> bool {
         self.written.ends_with('/')
     }
 }

@@ -17,7 +17,7 @@ const OF_FILE: usize = 64 << 10;
 
 /// What is left to look at.
 #[derive(Debug)]
-pub struct Sample {
+pub(super) struct Sample {
     bytes: usize,
     records: usize,
     files: usize,
@@ -26,7 +26,7 @@ pub struct Sample {
 
 impl Sample {
     /// Of these files.
-    pub fn of(store: &Arc<dyn ObjectStore>, files: &[ObjectMeta]) -> Self {
+    pub(super) fn of(store: &Arc<dyn ObjectStore>, files: &[ObjectMeta]) -> Self {
         Self {
             bytes: if is_local(store) { LOCAL } else { REMOTE },
             records: usize::MAX,
@@ -36,7 +36,7 @@ impl Sample {
     }
 
     /// Of so many records, of however many bytes.
-    pub fn of_records(records: usize) -> Self {
+    pub(super) fn of_records(records: usize) -> Self {
         Self {
             bytes: usize::MAX,
             records,
@@ -46,7 +46,7 @@ impl Sample {
     }
 
     /// Whether the next file is looked at.
-    pub fn begin_file(&mut self) -> bool {
+    pub(super) fn begin_file(&mut self) -> bool {
         // What a small file leaves is the others'.
         self.of_file = (self.bytes / self.files.max(1)).max(OF_FILE);
         self.files = self.files.saturating_sub(1);
@@ -54,12 +54,12 @@ impl Sample {
     }
 
     /// Bytes of this file that may still be looked at.
-    pub fn left_of_file(&self) -> usize {
+    pub(super) fn left_of_file(&self) -> usize {
         self.of_file.min(self.bytes)
     }
 
     /// Takes a record's bytes. Whether more may be looked at in this file.
-    pub fn take(&mut self, bytes: usize) -> bool {
+    pub(super) fn take(&mut self, bytes: usize) -> bool {
         self.bytes = self.bytes.saturating_sub(bytes);
         self.of_file = self.of_file.saturating_sub(bytes);
         self.records = self.records.saturating_sub(1);

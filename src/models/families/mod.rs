@@ -212,10 +212,10 @@ mod tests {
                         assert!(is_near, "{family}, {dtype:?}: {differences:?}");
                     }
                 }
-                let [ours, theirs, unpacked] = [ours, theirs, unpacked].map(|of| of.reads);
+                let [ours, theirs, unpacked] = [ours, theirs, unpacked].map(|of| of.readouts);
                 assert_eq!((ours.len(), theirs.len(), unpacked.len()), (6, 6, 6));
-                let others = theirs.iter().zip(&batch.reads);
-                let unpacked = unpacked.iter().zip(&batch.reads);
+                let others = theirs.iter().zip(&batch.readouts);
+                let unpacked = unpacked.iter().zip(&batch.readouts);
                 let pairs = ours.iter().chain(&ours).zip(others.chain(unpacked));
                 for (a, (b, read)) in pairs {
                     let differences = a.sum.iter().zip(&b.sum).map(|(a, b)| (a - b) * (a - b));

@@ -50,7 +50,7 @@ const NUMBERS: [&str; 16] = [
 /// Columns of vectors, in the order of [`Row::vectors`].
 const VECTORS: [&str; 2] = ["embedding_sum", "embedding_last"];
 
-/// Columns of tokens and of what becomes of them, in the order of [`Row::changes`].
+/// Columns of tokens and of their changes, in the order of [`Row::changes`].
 const CHANGES: [[&str; 2]; 2] = [
     ["displacement_tokens", "displacement_changes"],
     ["simulated_tokens", "simulated_changes"],
@@ -198,7 +198,7 @@ fn checksum(key: &Key, row: &Row) -> u64 {
 ///
 /// # Errors
 /// None that is known; Parquet's are passed on.
-pub fn encode(entries: &[(Key, ModelScores)]) -> Result<Vec<u8>, String> {
+pub(super) fn encode(entries: &[(Key, ModelScores)]) -> Result<Vec<u8>, String> {
     let rows = entries.iter().flat_map(|(key, scores)| {
         let rows = Row::all_of(scores).into_iter();
         rows.map(move |row| (key, row))
@@ -259,7 +259,7 @@ pub fn encode(entries: &[(Key, ModelScores)]) -> Result<Vec<u8>, String> {
 ///
 /// # Errors
 /// When it is no such file, or damaged as a whole.
-pub fn decode(bytes: Bytes) -> Result<(Vec<(Key, ModelScores)>, usize), String> {
+pub(super) fn decode(bytes: Bytes) -> Result<(Vec<(Key, ModelScores)>, usize), String> {
     // A reader of damaged files may stumble where nobody expected it.
     let decoded = catch_unwind(AssertUnwindSafe(|| decode_batches(bytes)));
     decoded.unwrap_or_else(|_| Err("not a Parquet file that can be read".into()))

@@ -6,7 +6,7 @@
 //! those of others every [`REFRESH_AFTER`]. In memory are the first eight bytes of every key with its
 //! place, and the files that were used last.
 
-pub mod compact;
+pub(crate) mod compact;
 mod file;
 
 use std::collections::{HashMap, HashSet};
@@ -65,7 +65,7 @@ type Entries = Arc<[(Key, ModelScores)]>;
 /// The cache of one model in one place. Dropping it writes what is not written yet, on a thread of its
 /// own.
 #[derive(Debug)]
-pub struct ScoreCache {
+pub(crate) struct ScoreCache {
     shared: Arc<Shared>,
     runtime: tokio::runtime::Handle,
 }
@@ -218,7 +218,7 @@ static OPEN: LazyLock<Mutex<Open>> = LazyLock::new(Mutex::default);
 ///
 /// # Errors
 /// When the place cannot be listed or written.
-pub fn open(place: &str, of_model: &str) -> Result<Arc<ScoreCache>, String> {
+pub(crate) fn open(place: &str, of_model: &str) -> Result<Arc<ScoreCache>, String> {
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     open.retain(|_, cache| cache.strong_count() > 0);
     let name = (place.to_owned(), of_model.to_owned());
@@ -247,7 +247,7 @@ pub fn flush(within: Duration) -> Result<(), String> {
 
 /// A call that looks up and adds scores.
 #[derive(Debug)]
-pub struct Use(Arc<ScoreCache>);
+pub(crate) struct Use(Arc<ScoreCache>);
 
 impl Drop for Use {
     fn drop(&mut self) {
@@ -295,7 +295,7 @@ impl ScoreCache {
     }
 
     /// The right to look up and to add, for the time of a call whose memory is of this pool.
-    pub fn begin(self: &Arc<Self>, pool: Option<&Arc<dyn MemoryPool>>) -> Use {
+    pub(crate) fn begin(self: &Arc<Self>, pool: Option<&Arc<dyn MemoryPool>>) -> Use {
         let mut state = self.shared.lock();
         state.users += 1;
         if let Some(pool) = pool {
@@ -330,7 +330,7 @@ impl ScoreCache {
 
 impl Use {
     /// The scores of keys, where they are enough.
-    pub fn get(&self, keys: &[Key], wanted: Wanted) -> Vec<Option<ModelScores>> {
+    pub(crate) fn get(&self, keys: &[Key], wanted: Wanted) -> Vec<Option<ModelScores>> {
         let needs = wanted.needs & Needs::MODEL;
         let enough = |scores: &ModelScores| scores.gives(wanted.learning_rate).contains(needs);
         let shared = &self.0.shared;
@@ -400,7 +400,7 @@ impl Use {
     }
 
     /// Keeps the scores of a row.
-    pub fn put(&self, key: Key, scores: &ModelScores) {
+    pub(crate) fn put(&self, key: Key, scores: &ModelScores) {
         let shared = &self.0.shared;
         let mut state = shared.lock();
         if state.pending_bytes >= PENDING_BYTES {

@@ -5,7 +5,7 @@ use super::value::Value;
 
 /// Arguments as they are given.
 #[derive(Debug, Clone, Default)]
-pub struct Given {
+pub(super) struct Given {
     pub positional: Vec<Value>,
     pub keywords: Vec<(String, Value)>,
 }
@@ -15,7 +15,11 @@ impl Given {
     ///
     /// # Errors
     /// When there are too many, one is given twice, or has another name.
-    pub fn bind<const N: usize>(self, what: &str, names: [&str; N]) -> Result<[Option<Value>; N]> {
+    pub(super) fn bind<const N: usize>(
+        self,
+        what: &str,
+        names: [&str; N],
+    ) -> Result<[Option<Value>; N]> {
         let mut bound = [const { None }; N];
         if self.positional.len() > N {
             return type_error(format!(
@@ -44,7 +48,7 @@ impl Given {
     ///
     /// # Errors
     /// As [`Self::bind`].
-    pub fn positional<const N: usize>(self, what: &str) -> Result<[Option<Value>; N]> {
+    pub(super) fn positional<const N: usize>(self, what: &str) -> Result<[Option<Value>; N]> {
         if let Some((name, _)) = self.keywords.first() {
             return type_error(format!("{what} takes no argument by name and got '{name}'"));
         }
@@ -56,7 +60,7 @@ impl Given {
 ///
 /// # Errors
 /// When it is not.
-pub fn required(what: &str, argument: Option<Value>) -> Result<Value> {
+pub(super) fn required(what: &str, argument: Option<Value>) -> Result<Value> {
     match argument {
         Some(value) => Ok(value),
         None => type_error(format!("{what} lacks an argument")),
@@ -67,7 +71,7 @@ pub fn required(what: &str, argument: Option<Value>) -> Result<Value> {
 ///
 /// # Errors
 /// When it is another value.
-pub fn integer(what: &str, value: &Value) -> Result<i128> {
+pub(super) fn integer(what: &str, value: &Value) -> Result<i128> {
     match value.as_int() {
         Some(int) => Ok(int),
         None => type_error(format!(
@@ -81,7 +85,7 @@ pub fn integer(what: &str, value: &Value) -> Result<i128> {
 ///
 /// # Errors
 /// When it is another value.
-pub fn text<'a>(what: &str, value: &'a Value) -> Result<&'a str> {
+pub(super) fn text<'a>(what: &str, value: &'a Value) -> Result<&'a str> {
     match value {
         Value::Str(text) => Ok(text),
         _ => type_error(format!(

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 /// An expression with its line.
 #[derive(Debug)]
-pub struct Expr {
+pub(super) struct Expr {
     pub line: u32,
     pub kind: ExprKind,
 }
 
 /// What an expression is.
 #[derive(Debug)]
-pub enum ExprKind {
+pub(super) enum ExprKind {
     Const(Const),
     Name(String),
     List(Vec<Expr>),
@@ -40,7 +40,7 @@ pub enum ExprKind {
 
 /// A literal.
 #[derive(Debug)]
-pub enum Const {
+pub(super) enum Const {
     None,
     Bool(bool),
     Int(i128),
@@ -50,7 +50,7 @@ pub enum Const {
 
 /// An operator of two numbers, texts or lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operator {
+pub(super) enum Operator {
     Add,
     Subtract,
     Multiply,
@@ -62,7 +62,7 @@ pub enum Operator {
 
 /// A comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Comparison {
+pub(super) enum Comparison {
     Equal,
     NotEqual,
     Less,
@@ -75,7 +75,7 @@ pub enum Comparison {
 
 /// The arguments of a call, a filter or a test.
 #[derive(Debug, Default)]
-pub struct Arguments {
+pub(super) struct Arguments {
     pub positional: Vec<Expr>,
     pub keywords: Vec<(String, Expr)>,
     /// `*values`
@@ -86,7 +86,7 @@ pub struct Arguments {
 
 /// What a value is assigned to.
 #[derive(Debug)]
-pub enum Target {
+pub(super) enum Target {
     Name(String),
     Tuple(Vec<Target>),
     /// An attribute of a namespace.
@@ -95,14 +95,14 @@ pub enum Target {
 
 /// A statement with its line.
 #[derive(Debug)]
-pub struct Statement {
+pub(super) struct Statement {
     pub line: u32,
     pub kind: StatementKind,
 }
 
 /// What a statement is.
 #[derive(Debug)]
-pub enum StatementKind {
+pub(super) enum StatementKind {
     Text(String),
     Print(Expr),
     If {
@@ -140,7 +140,7 @@ pub enum StatementKind {
 
 /// A loop.
 #[derive(Debug)]
-pub struct For {
+pub(super) struct For {
     pub target: Target,
     pub values: Expr,
     /// Which values are looped over.
@@ -153,7 +153,7 @@ pub struct For {
 
 /// A macro, or the body of a call block.
 #[derive(Debug)]
-pub struct Macro {
+pub(super) struct Macro {
     /// None of a call block's body.
     pub name: Option<String>,
     /// Names with their defaults.
@@ -165,7 +165,7 @@ pub struct Macro {
 
 /// What a macro takes besides its parameters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Extras {
+pub(super) struct Extras {
     pub varargs: bool,
     pub kwargs: bool,
     pub caller: bool,

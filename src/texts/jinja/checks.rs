@@ -16,7 +16,7 @@ use super::value::{Value, check_hashable, is_equal};
 ///
 /// # Errors
 /// When the arguments do not fit it, or there is none of that name.
-pub fn check(name: &str, value: &Value, given: Given) -> Result<bool> {
+pub(super) fn check(name: &str, value: &Value, given: Given) -> Result<bool> {
     let comparison = match name {
         "==" | "eq" | "equalto" => Some(Comparison::Equal),
         "!=" | "ne" => Some(Comparison::NotEqual),

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// An error with the template's line, where it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error {
+pub(crate) struct Error {
     /// The line, from 1.
     pub line: Option<u32>,
     /// What was found, and what is accepted.
@@ -12,11 +12,11 @@ pub struct Error {
 }
 
 /// What compiling and rendering return.
-pub type Result<T> = std::result::Result<T, Error>;
+pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     /// An error at a line.
-    pub fn at(line: u32, reason: impl Into<String>) -> Self {
+    pub(crate) fn at(line: u32, reason: impl Into<String>) -> Self {
         Self {
             line: Some(line),
             reason: reason.into(),
@@ -24,7 +24,7 @@ impl Error {
     }
 
     /// An error whose line whoever called knows.
-    pub fn new(reason: impl Into<String>) -> Self {
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
         Self {
             line: None,
             reason: reason.into(),
@@ -32,7 +32,7 @@ impl Error {
     }
 
     /// The same error, at this line unless it has one.
-    pub fn or_at(mut self, line: u32) -> Self {
+    pub(crate) fn or_at(mut self, line: u32) -> Self {
         self.line.get_or_insert(line);
         self
     }
@@ -50,6 +50,6 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// An error of a value of the wrong kind.
-pub fn type_error<T>(reason: impl Into<String>) -> Result<T> {
+pub(super) fn type_error<T>(reason: impl Into<String>) -> Result<T> {
     Err(Error::new(reason))
 }

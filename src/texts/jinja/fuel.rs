@@ -15,13 +15,13 @@ const MOST_PADDED: usize = 16 << 20;
 
 /// What is left of a rendering's steps.
 #[derive(Debug)]
-pub struct Fuel {
+pub(super) struct Fuel {
     left: Cell<u64>,
 }
 
 impl Fuel {
     /// The steps of one rendering.
-    pub fn full() -> Self {
+    pub(super) fn full() -> Self {
         Self {
             left: Cell::new(STEPS),
         }
@@ -31,7 +31,7 @@ impl Fuel {
     ///
     /// # Errors
     /// When there are not so many left.
-    pub fn spend(&self, steps: usize) -> Result<()> {
+    pub(super) fn spend(&self, steps: usize) -> Result<()> {
         match self.left.get().checked_sub(steps as u64) {
             Some(left) => {
                 self.left.set(left);
@@ -50,7 +50,7 @@ impl Fuel {
     ///
     /// # Errors
     /// As [`Self::spend`].
-    pub fn write(&self, bytes: usize) -> Result<()> {
+    pub(super) fn write(&self, bytes: usize) -> Result<()> {
         self.spend(bytes / BYTES_A_STEP + 1)
     }
 
@@ -58,7 +58,7 @@ impl Fuel {
     ///
     /// # Errors
     /// As [`Self::spend`], and when it is too large.
-    pub fn repeat(&self, length: usize, times: usize) -> Result<()> {
+    pub(super) fn repeat(&self, length: usize, times: usize) -> Result<()> {
         match length.checked_mul(times) {
             Some(size) if size <= MOST_PADDED => self.write(size),
             _ => Err(Error::new(format!(

@@ -34,7 +34,7 @@ const FUNCTIONS: [&str; 7] = [
 ];
 
 /// A function by its name.
-pub fn function(name: &str) -> Option<Value> {
+pub(super) fn function(name: &str) -> Option<Value> {
     let found = FUNCTIONS.iter().find(|known| **known == name);
     found.map(|name| Value::Function(name))
 }
@@ -43,7 +43,7 @@ pub fn function(name: &str) -> Option<Value> {
 ///
 /// # Errors
 /// When the arguments do not fit it; and what `raise_exception` says.
-pub fn call(name: &'static str, given: Given) -> Result<Value> {
+pub(super) fn call(name: &'static str, given: Given) -> Result<Value> {
     match name {
         "range" => range(given),
         "dict" => dict_of("dict", given).map(|dict| Value::Dict(Rc::new(dict))),
@@ -180,7 +180,7 @@ fn own_name(name: &str) -> Result<&str> {
 
 /// What templates keep across scopes.
 #[derive(Debug)]
-pub struct Namespace {
+pub(super) struct Namespace {
     fields: RefCell<Vec<(String, Value)>>,
 }
 
@@ -189,7 +189,7 @@ impl Namespace {
     ///
     /// # Errors
     /// When the sandbox does not let templates set it.
-    pub fn set(&self, name: &str, value: Value) -> Result<()> {
+    pub(super) fn set(&self, name: &str, value: Value) -> Result<()> {
         let name = own_name(name)?;
         let mut fields = self.fields.borrow_mut();
         match fields.iter_mut().find(|(field, _)| field == name) {
@@ -224,7 +224,7 @@ impl Object for Namespace {
 
 /// `cycler(values)`.
 #[derive(Debug)]
-pub struct Cycler {
+pub(super) struct Cycler {
     values: Vec<Value>,
     at: Cell<usize>,
 }
@@ -253,7 +253,7 @@ impl Cycler {
     ///
     /// # Errors
     /// When there is none of that name, or arguments are given.
-    pub fn call(&self, name: &str, given: Given) -> Result<Value> {
+    pub(super) fn call(&self, name: &str, given: Given) -> Result<Value> {
         let [] = given.positional(name)?;
         let at = self.at.get();
         match name {
@@ -272,14 +272,14 @@ impl Cycler {
 
 /// `joiner(between)`: empty the first time it is called.
 #[derive(Debug)]
-pub struct Joiner {
+pub(super) struct Joiner {
     between: Value,
     is_used: Cell<bool>,
 }
 
 impl Joiner {
     /// What comes before the next item.
-    pub fn next(&self) -> Value {
+    pub(super) fn next(&self) -> Value {
         match self.is_used.replace(true) {
             true => self.between.clone(),
             false => Value::str(""),

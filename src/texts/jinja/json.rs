@@ -20,7 +20,7 @@ struct Writer<'a> {
 ///
 /// # Errors
 /// When the value is not of JSON's types, or the arguments are not valid.
-pub fn to_json(value: &Value, given: Given, fuel: &Fuel) -> Result<Value> {
+pub(super) fn to_json(value: &Value, given: Given, fuel: &Fuel) -> Result<Value> {
     let [is_ascii, indent, separators, sorts_keys] = given.bind(
         "tojson",
         ["ensure_ascii", "indent", "separators", "sort_keys"],

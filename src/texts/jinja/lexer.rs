@@ -4,14 +4,14 @@ use super::error::{Error, Result};
 
 /// A token with its line.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Token {
+pub(super) struct Token {
     pub line: u32,
     pub kind: TokenKind,
 }
 
 /// What a token is.
 #[derive(Debug, Clone, PartialEq)]
-pub enum TokenKind {
+pub(super) enum TokenKind {
     /// Text outside of tags.
     Data(String),
     VariableBegin,
@@ -33,7 +33,7 @@ const OPERATORS: [&str; 26] = [
 ];
 
 /// Whether Python's `str.isspace` holds, which `\s` of its regular expressions is too.
-pub fn is_space(c: char) -> bool {
+pub(super) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
@@ -50,7 +50,7 @@ fn with_newlines(source: &str) -> String {
 ///
 /// # Errors
 /// When a tag or a literal is not closed or not valid.
-pub fn tokens(source: &str) -> Result<Vec<Token>> {
+pub(super) fn tokens(source: &str) -> Result<Vec<Token>> {
     let source = with_newlines(source);
     let mut lexer = Lexer {
         source: &source,

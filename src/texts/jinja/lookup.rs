@@ -81,7 +81,7 @@ const OF_FLOAT: [&str; 5] = [
 const PARTS: [&str; 4] = ["real", "imag", "numerator", "denominator"];
 
 /// The name of an attribute that a value's type has, and whether the sandbox hides it.
-pub fn of_type(value: &Value, name: &str) -> Option<(&'static str, bool)> {
+pub(super) fn of_type(value: &Value, name: &str) -> Option<(&'static str, bool)> {
     let find = |names: &[&'static str]| names.iter().find(|known| **known == name).copied();
     let shown = |names: &[&'static str]| find(names).map(|name| (name, false));
     let hidden = |names: &[&'static str]| find(names).map(|name| (name, true));
@@ -99,7 +99,7 @@ pub fn of_type(value: &Value, name: &str) -> Option<(&'static str, bool)> {
 }
 
 /// The value of an attribute that is no method.
-pub fn plain_attribute(value: &Value, name: &str) -> Option<Value> {
+pub(super) fn plain_attribute(value: &Value, name: &str) -> Option<Value> {
     match (value, name) {
         (Value::Range(range), "start") => Some(Value::Int(range.start)),
         (Value::Range(range), "stop") => Some(Value::Int(range.stop)),
@@ -119,7 +119,7 @@ pub fn plain_attribute(value: &Value, name: &str) -> Option<Value> {
 ///
 /// # Errors
 /// When the object is undefined.
-pub fn attribute(object: &Value, name: &str) -> Result<Value> {
+pub(super) fn attribute(object: &Value, name: &str) -> Result<Value> {
     defined(object)?;
     if let Some(found) = own_attribute(object, name)? {
         return Ok(found);
@@ -160,7 +160,7 @@ fn own_attribute(object: &Value, name: &str) -> Result<Option<Value>> {
 ///
 /// # Errors
 /// When the object is undefined.
-pub fn item(object: &Value, key: &Value) -> Result<Value> {
+pub(super) fn item(object: &Value, key: &Value) -> Result<Value> {
     defined(object)?;
     if let Some(found) = own_item(object, key)? {
         return Ok(found);
@@ -175,7 +175,7 @@ pub fn item(object: &Value, key: &Value) -> Result<Value> {
 }
 
 /// An item, if it is there.
-pub fn own_item(object: &Value, key: &Value) -> Result<Option<Value>> {
+pub(super) fn own_item(object: &Value, key: &Value) -> Result<Option<Value>> {
     let place = |length: usize| {
         let at = key.as_int()?;
         let at = if at < 0 { at + length as i128 } else { at };
@@ -215,7 +215,7 @@ pub fn own_item(object: &Value, key: &Value) -> Result<Option<Value>> {
 ///
 /// # Errors
 /// When something is undefined, and by a step of 0.
-pub fn slice(object: &Value, bounds: [Value; 3]) -> Result<Value> {
+pub(super) fn slice(object: &Value, bounds: [Value; 3]) -> Result<Value> {
     defined(object)?;
     bounds.iter().try_for_each(defined)?;
     let is_bound = |value: &Value| matches!(value, Value::None) || value.as_int().is_some();

@@ -8,7 +8,7 @@ use super::value::Value;
 ///
 /// # Errors
 /// When the value has no text.
-pub fn escaped(value: &Value) -> Result<String> {
+pub(super) fn escaped(value: &Value) -> Result<String> {
     match value {
         Value::Markup(text) => Ok(text.to_string()),
         _ => str_of(value).map(|text| escape(&text)),
@@ -16,7 +16,7 @@ pub fn escaped(value: &Value) -> Result<String> {
 }
 
 /// `markupsafe.escape` of a text.
-pub fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

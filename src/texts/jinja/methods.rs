@@ -15,7 +15,7 @@ use super::value::{Value, View, is_equal};
 ///
 /// # Errors
 /// When the arguments do not fit it, or it is not supported.
-pub fn call(of: &Value, name: &'static str, given: Given, fuel: &Fuel) -> Result<Value> {
+pub(super) fn call(of: &Value, name: &'static str, given: Given, fuel: &Fuel) -> Result<Value> {
     match of {
         Value::Str(this) => of_str(this, name, given, fuel),
         Value::Markup(_) => type_error(format!(
@@ -145,7 +145,7 @@ fn is_stripped(what: &str, characters: Option<Value>) -> Result<Box<dyn Fn(char)
 ///
 /// # Errors
 /// When `characters` is no text.
-pub fn strip(this: &str, characters: Option<Value>) -> Result<String> {
+pub(super) fn strip(this: &str, characters: Option<Value>) -> Result<String> {
     let stripped = is_stripped("strip", characters)?;
     Ok(this.trim_matches(stripped).to_owned())
 }
@@ -154,7 +154,7 @@ pub fn strip(this: &str, characters: Option<Value>) -> Result<String> {
 ///
 /// # Errors
 /// Where the title case of the first letter is not known.
-pub fn capitalize(this: &str) -> Result<String> {
+pub(super) fn capitalize(this: &str) -> Result<String> {
     let mut characters = this.chars();
     match characters.next() {
         // A final sigma depends on what precedes it.
@@ -185,7 +185,7 @@ fn title(this: &str) -> Result<String> {
 ///
 /// # Errors
 /// When it becomes too long.
-pub fn center(this: &str, width: i128, fill: char, fuel: &Fuel) -> Result<String> {
+pub(super) fn center(this: &str, width: i128, fill: char, fuel: &Fuel) -> Result<String> {
     let width = usize::try_from(width).unwrap_or(0);
     let missing = width.saturating_sub(this.chars().count());
     fuel.repeat(fill.len_utf8(), missing)?;
@@ -205,7 +205,7 @@ fn split<'a>(this: &'a str, by: &str, most: usize) -> Vec<&'a str> {
 }
 
 /// `str.rsplit` with a separator: from the right.
-pub fn rsplit<'a>(this: &'a str, by: &str, most: usize) -> Vec<&'a str> {
+pub(super) fn rsplit<'a>(this: &'a str, by: &str, most: usize) -> Vec<&'a str> {
     let mut parts: Vec<&str> = this.rsplitn(most.saturating_add(1), by).collect();
     parts.reverse();
     parts
@@ -251,7 +251,13 @@ fn texts(parts: Vec<&str>) -> Value {
 ///
 /// # Errors
 /// When it becomes too long.
-pub fn replace(this: &str, old: &str, new: &str, count: i128, fuel: &Fuel) -> Result<String> {
+pub(super) fn replace(
+    this: &str,
+    old: &str,
+    new: &str,
+    count: i128,
+    fuel: &Fuel,
+) -> Result<String> {
     let most = usize::try_from(count).unwrap_or(usize::MAX);
     let found = this.matches(old).take(most).count();
     let grown = found.saturating_mul(new.len()).saturating_add(this.len());
@@ -547,13 +553,13 @@ fn of_str(this: &str, name: &'static str, given: Given, fuel: &Fuel) -> Result<V
 }
 
 /// `str.islower`.
-pub fn is_lower(this: &str) -> bool {
+pub(super) fn is_lower(this: &str) -> bool {
     let cased = |c: &char| c.is_lowercase() || c.is_uppercase();
     this.chars().any(|c| c.is_lowercase()) && this.chars().filter(cased).all(|c| c.is_lowercase())
 }
 
 /// `str.isupper`.
-pub fn is_upper(this: &str) -> bool {
+pub(super) fn is_upper(this: &str) -> bool {
     let cased = |c: &char| c.is_lowercase() || c.is_uppercase();
     this.chars().any(|c| c.is_uppercase()) && this.chars().filter(cased).all(|c| c.is_uppercase())
 }

@@ -27,14 +27,14 @@ mod printf;
 mod text;
 mod value;
 
-pub use error::{Error, Result};
-pub use text::repr;
-pub use value::Value;
+pub(super) use error::{Error, Result};
+pub(super) use text::repr;
+pub(super) use value::Value;
 
 /// A compiled template. To be made, used and dropped on a thread with a large stack: it is read,
 /// rendered and dropped recursively.
 #[derive(Debug)]
-pub struct Template {
+pub(super) struct Template {
     statements: Vec<ast::Statement>,
 }
 
@@ -43,7 +43,7 @@ impl Template {
     ///
     /// # Errors
     /// When it is not valid, or uses what is not known to render as jinja2 renders it; with the line.
-    pub fn new(source: &str) -> Result<Self> {
+    pub(super) fn new(source: &str) -> Result<Self> {
         Ok(Self {
             statements: parser::parse(source)?,
         })
@@ -53,7 +53,7 @@ impl Template {
     ///
     /// # Errors
     /// What the template raises or does not succeed in, with the line.
-    pub fn render(&self, variables: Vec<(String, Value)>) -> Result<String> {
+    pub(super) fn render(&self, variables: Vec<(String, Value)>) -> Result<String> {
         interpreter::render(&self.statements, variables)
     }
 }

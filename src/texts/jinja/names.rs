@@ -101,7 +101,7 @@ const LAYOUT: &str = "not supported";
 const BYTES: &str = "of bytes; chat templates write text";
 
 /// Why a filter of jinja2 is not supported.
-pub fn refused_filter(name: &str) -> Option<&'static str> {
+pub(super) fn refused_filter(name: &str) -> Option<&'static str> {
     Some(match name {
         "random" => RANDOM,
         "xmlattr" | "urlize" | "striptags" => MARKUP,
@@ -111,12 +111,12 @@ pub fn refused_filter(name: &str) -> Option<&'static str> {
 }
 
 /// Why a function of jinja2 is not supported.
-pub fn refused_function(name: &str) -> Option<&'static str> {
+pub(super) fn refused_function(name: &str) -> Option<&'static str> {
     (name == "lipsum").then_some(RANDOM)
 }
 
 /// Why a method of Python's types is not supported.
-pub fn refused_method(name: &str) -> Option<&'static str> {
+pub(super) fn refused_method(name: &str) -> Option<&'static str> {
     Some(match name {
         "encode" | "to_bytes" | "from_bytes" => BYTES,
         "maketrans" | "translate" | "fromhex" | "fromkeys" => LAYOUT,
@@ -125,11 +125,11 @@ pub fn refused_method(name: &str) -> Option<&'static str> {
 }
 
 /// Whether there is a filter of that name.
-pub fn is_filter(name: &str) -> bool {
+pub(super) fn is_filter(name: &str) -> bool {
     FILTERS.contains(&name)
 }
 
 /// Whether there is a test of that name.
-pub fn is_test(name: &str) -> bool {
+pub(super) fn is_test(name: &str) -> bool {
     TESTS.contains(&name)
 }

@@ -42,7 +42,7 @@ fn too_large<T>(result: Option<T>) -> Result<T> {
 ///
 /// # Errors
 /// When Python has none for their types, and for numbers that are too large.
-pub fn binary(operator: Operator, a: &Value, b: &Value, fuel: &Fuel) -> Result<Value> {
+pub(super) fn binary(operator: Operator, a: &Value, b: &Value, fuel: &Fuel) -> Result<Value> {
     defined(a)?;
     if !matches!((operator, a), (Operator::Remainder, Value::Str(_))) {
         defined(b)?;
@@ -232,7 +232,7 @@ fn floats(operator: Operator, a: f64, b: f64) -> Result<f64> {
 ///
 /// # Errors
 /// When it is no number.
-pub fn signed(value: &Value, is_negative: bool) -> Result<Value> {
+pub(super) fn signed(value: &Value, is_negative: bool) -> Result<Value> {
     defined(value)?;
     let sign = if is_negative { '-' } else { '+' };
     match (value, value.as_int()) {
@@ -248,7 +248,7 @@ pub fn signed(value: &Value, is_negative: bool) -> Result<Value> {
 ///
 /// # Errors
 /// When Python does not compare values of their types.
-pub fn compare(comparison: Comparison, a: &Value, b: &Value) -> Result<bool> {
+pub(super) fn compare(comparison: Comparison, a: &Value, b: &Value) -> Result<bool> {
     Ok(match comparison {
         Comparison::Equal => is_equal(a, b),
         Comparison::NotEqual => !is_equal(a, b),
@@ -296,7 +296,7 @@ fn order(sign: &str, a: &Value, b: &Value) -> Result<Option<Ordering>> {
 ///
 /// # Errors
 /// As [`compare`].
-pub fn is_less(a: &Value, b: &Value) -> Result<bool> {
+pub(super) fn is_less(a: &Value, b: &Value) -> Result<bool> {
     Ok(order("<", a, b)? == Some(Ordering::Less))
 }
 
@@ -304,7 +304,7 @@ pub fn is_less(a: &Value, b: &Value) -> Result<bool> {
 ///
 /// # Errors
 /// When `whole` holds nothing, or cannot hold such a part.
-pub fn contains(whole: &Value, part: &Value) -> Result<bool> {
+pub(super) fn contains(whole: &Value, part: &Value) -> Result<bool> {
     match whole {
         Value::Str(text) | Value::Markup(text) => match part.as_str() {
             Some(part) => Ok(text.contains(part)),

@@ -177,7 +177,7 @@ fn laid_out(number: &Number, spec: &Spec, fuel: &Fuel) -> Result<String> {
 ///
 /// # Errors
 /// When the format is not valid, or the values do not fit it.
-pub fn percent(format: &str, values: &Value, fuel: &Fuel) -> Result<String> {
+pub(super) fn percent(format: &str, values: &Value, fuel: &Fuel) -> Result<String> {
     let mut result = String::new();
     let mut rest = format;
     let one = [values.clone()];
@@ -388,7 +388,7 @@ fn ascii(text: &str) -> String {
 ///
 /// # Errors
 /// When the format is not valid, or the values do not fit it.
-pub fn format(
+pub(super) fn format(
     text: &str,
     positional: &[Value],
     keywords: &[(String, Value)],

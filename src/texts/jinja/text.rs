@@ -12,7 +12,7 @@ use super::value::{Value, View};
 ///
 /// # Errors
 /// When Python would write an address, or the value has such a one in it.
-pub fn str_of(value: &Value) -> Result<String> {
+pub(super) fn str_of(value: &Value) -> Result<String> {
     match value {
         Value::Undefined(_) => Ok(String::new()),
         Value::Str(text) | Value::Markup(text) => Ok(text.to_string()),
@@ -24,7 +24,7 @@ pub fn str_of(value: &Value) -> Result<String> {
 ///
 /// # Errors
 /// As [`str_of`].
-pub fn repr(value: &Value) -> Result<String> {
+pub(crate) fn repr(value: &Value) -> Result<String> {
     let mut text = String::new();
     write_repr(value, &mut text)?;
     Ok(text)
@@ -139,7 +139,7 @@ fn quote(text: &str, to: &mut String) {
 }
 
 /// `repr` of a float: the shortest digits that are read back as it.
-pub fn float(value: f64) -> String {
+pub(super) fn float(value: f64) -> String {
     if value.is_nan() {
         return "nan".into();
     }
@@ -167,7 +167,7 @@ fn class(pattern: &str) -> Regex {
 }
 
 /// `str.isprintable` of one character.
-pub fn is_printable(c: char) -> bool {
+pub(super) fn is_printable(c: char) -> bool {
     static HIDDEN: LazyLock<Regex> = LazyLock::new(|| class(r"^[\p{C}\p{Z}]$"));
     match c.is_ascii() {
         true => (' '..='~').contains(&c),
@@ -176,7 +176,7 @@ pub fn is_printable(c: char) -> bool {
 }
 
 /// `str.isalpha` of one character.
-pub fn is_letter(c: char) -> bool {
+pub(super) fn is_letter(c: char) -> bool {
     static LETTERS: LazyLock<Regex> = LazyLock::new(|| class(r"^\p{L}$"));
     match c.is_ascii() {
         true => c.is_ascii_alphabetic(),
@@ -185,7 +185,7 @@ pub fn is_letter(c: char) -> bool {
 }
 
 /// `str.isdecimal` of one character.
-pub fn is_decimal(c: char) -> bool {
+pub(super) fn is_decimal(c: char) -> bool {
     static DECIMALS: LazyLock<Regex> = LazyLock::new(|| class(r"^\p{Nd}$"));
     match c.is_ascii() {
         true => c.is_ascii_digit(),
@@ -195,7 +195,7 @@ pub fn is_decimal(c: char) -> bool {
 
 /// Whether a character is a number other than a decimal digit: which of Python's three kinds it is,
 /// no table here says.
-pub fn is_other_number(c: char) -> bool {
+pub(super) fn is_other_number(c: char) -> bool {
     static NUMBERS: LazyLock<Regex> = LazyLock::new(|| class(r"^[\p{Nl}\p{No}]$"));
     !c.is_ascii() && has_class(&NUMBERS, c)
 }
@@ -208,7 +208,7 @@ fn has_class(class: &Regex, c: char) -> bool {
 ///
 /// # Errors
 /// Where that is not known to be what its upper case is.
-pub fn title_case(c: char) -> Result<String> {
+pub(super) fn title_case(c: char) -> Result<String> {
     let upper: String = c.to_uppercase().collect();
     // Digraphs, Georgian, and what becomes several characters.
     let has_own = matches!(
@@ -225,12 +225,12 @@ pub fn title_case(c: char) -> Result<String> {
 }
 
 /// `str.lower`.
-pub fn lower(text: &str) -> String {
+pub(super) fn lower(text: &str) -> String {
     text.to_lowercase()
 }
 
 /// `str.upper`.
-pub fn upper(text: &str) -> String {
+pub(super) fn upper(text: &str) -> String {
     text.to_uppercase()
 }
 
@@ -238,7 +238,7 @@ pub fn upper(text: &str) -> String {
 ///
 /// # Errors
 /// Where letters outside ASCII are in the text.
-pub fn casefold(text: &str) -> Result<String> {
+pub(super) fn casefold(text: &str) -> Result<String> {
     match text.is_ascii() {
         true => Ok(text.to_ascii_lowercase()),
         false => type_error("casefold of letters outside ASCII is not supported"),
@@ -246,7 +246,7 @@ pub fn casefold(text: &str) -> Result<String> {
 }
 
 /// `str.splitlines`: the lines, each with its end if `keeps_ends`.
-pub fn split_lines(text: &str, keeps_ends: bool) -> Vec<&str> {
+pub(super) fn split_lines(text: &str, keeps_ends: bool) -> Vec<&str> {
     let is_end = |c: char| {
         matches!(
             c,
@@ -271,7 +271,7 @@ pub fn split_lines(text: &str, keeps_ends: bool) -> Vec<&str> {
 }
 
 /// The first of these many characters of a text, and the rest.
-pub fn split_at_character(text: &str, characters: usize) -> (&str, &str) {
+pub(super) fn split_at_character(text: &str, characters: usize) -> (&str, &str) {
     let at = text.char_indices().nth(characters);
     text.split_at(at.map_or(text.len(), |(at, _)| at))
 }

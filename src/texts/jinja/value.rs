@@ -13,7 +13,7 @@ use super::error::{Error, Result, type_error};
 
 /// A value. All but namespaces, iterators and loops never change.
 #[derive(Debug, Clone)]
-pub enum Value {
+pub(crate) enum Value {
     Undefined(Rc<Missing>),
     None,
     Bool(bool),
@@ -39,7 +39,7 @@ pub enum Value {
 
 /// A view of a dictionary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum View {
+pub(crate) enum View {
     Keys,
     Values,
     Items,
@@ -47,7 +47,7 @@ pub enum View {
 
 /// What an undefined value stands for.
 #[derive(Debug)]
-pub enum Missing {
+pub(crate) enum Missing {
     /// A variable.
     Name(String),
     /// An attribute or item of a value of this type.
@@ -60,7 +60,7 @@ pub enum Missing {
 
 impl Missing {
     /// What using it says.
-    pub fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         match self {
             Self::Name(name) => format!("'{name}' is undefined"),
             Self::Attribute(of, name) => format!("a {of} has no attribute or item '{name}'"),
@@ -74,7 +74,7 @@ impl Missing {
 }
 
 /// What only a few values can do.
-pub trait Object: Debug {
+pub(crate) trait Object: Debug {
     /// The name of its type.
     fn type_name(&self) -> &'static str;
 
@@ -114,7 +114,7 @@ pub trait Object: Debug {
 
 /// `range(start, stop, step)`.
 #[derive(Debug, Clone, Copy)]
-pub struct Range {
+pub(crate) struct Range {
     pub start: i128,
     pub stop: i128,
     pub step: i128,
@@ -122,7 +122,7 @@ pub struct Range {
 
 impl Range {
     /// How many numbers it has.
-    pub fn len(self) -> usize {
+    pub(crate) fn len(self) -> usize {
         let distance = match self.step > 0 {
             true => self.stop - self.start,
             false => self.start - self.stop,
@@ -132,12 +132,12 @@ impl Range {
     }
 
     /// A number of it.
-    pub fn get(self, at: usize) -> Value {
+    pub(crate) fn get(self, at: usize) -> Value {
         Value::Int(self.start + self.step * at as i128)
     }
 
     /// Whether a number is one of its.
-    pub fn contains(self, number: i128) -> bool {
+    pub(crate) fn contains(self, number: i128) -> bool {
         let is_inside = match self.step > 0 {
             true => (self.start..self.stop).contains(&number),
             false => number <= self.start && number > self.stop,
@@ -148,29 +148,29 @@ impl Range {
 
 /// A dictionary, in order of insertion.
 #[derive(Debug, Clone, Default)]
-pub struct Dict {
+pub(crate) struct Dict {
     entries: Vec<(Value, Value)>,
 }
 
 impl Dict {
     /// The entries in order.
-    pub fn entries(&self) -> &[(Value, Value)] {
+    pub(crate) fn entries(&self) -> &[(Value, Value)] {
         &self.entries
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// The value of a key.
-    pub fn get(&self, key: &Value) -> Option<&Value> {
+    pub(crate) fn get(&self, key: &Value) -> Option<&Value> {
         let found = self.entries.iter().find(|(other, _)| is_equal(other, key));
         found.map(|(_, value)| value)
     }
 
     /// The value of a text.
-    pub fn get_str(&self, key: &str) -> Option<&Value> {
+    pub(crate) fn get_str(&self, key: &str) -> Option<&Value> {
         let has_name = |other: &Value| other.as_str() == Some(key);
         let found = self.entries.iter().find(|(other, _)| has_name(other));
         found.map(|(_, value)| value)
@@ -180,7 +180,7 @@ impl Dict {
     ///
     /// # Errors
     /// When the key is of a type that no key may be of.
-    pub fn insert(&mut self, key: Value, value: Value) -> Result<()> {
+    pub(crate) fn insert(&mut self, key: Value, value: Value) -> Result<()> {
         check_hashable(&key)?;
         match self
             .entries
@@ -196,27 +196,27 @@ impl Dict {
 
 impl Value {
     /// A text.
-    pub fn str(text: impl AsRef<str>) -> Self {
+    pub(crate) fn str(text: impl AsRef<str>) -> Self {
         Self::Str(text.as_ref().into())
     }
 
     /// A list.
-    pub fn list(items: Vec<Value>) -> Self {
+    pub(crate) fn list(items: Vec<Value>) -> Self {
         Self::List(items.into())
     }
 
     /// A tuple.
-    pub fn tuple(items: Vec<Value>) -> Self {
+    pub(crate) fn tuple(items: Vec<Value>) -> Self {
         Self::Tuple(items.into())
     }
 
     /// An iterator over these values.
-    pub fn iterator(items: Vec<Value>) -> Self {
+    pub(crate) fn iterator(items: Vec<Value>) -> Self {
         Self::Iterator(Rc::new(RefCell::new(items.into())))
     }
 
     /// A dictionary of texts.
-    pub fn dict<K: AsRef<str>>(entries: impl IntoIterator<Item = (K, Value)>) -> Self {
+    pub(crate) fn dict<K: AsRef<str>>(entries: impl IntoIterator<Item = (K, Value)>) -> Self {
         let entries = entries.into_iter();
         let entries = entries
             .map(|(key, value)| (Value::str(key), value))
@@ -225,7 +225,7 @@ impl Value {
     }
 
     /// The names and values of a dictionary whose keys are texts.
-    pub fn into_fields(self) -> Option<Vec<(String, Value)>> {
+    pub(crate) fn into_fields(self) -> Option<Vec<(String, Value)>> {
         let Self::Dict(dict) = self else {
             return None;
         };
@@ -234,12 +234,12 @@ impl Value {
     }
 
     /// An undefined value that stands for what is described.
-    pub fn missing(reason: impl Into<String>) -> Self {
+    pub(crate) fn missing(reason: impl Into<String>) -> Self {
         Self::Undefined(Rc::new(Missing::Other(reason.into())))
     }
 
     /// The text of a value that is one.
-    pub fn as_str(&self) -> Option<&str> {
+    pub(crate) fn as_str(&self) -> Option<&str> {
         match self {
             Self::Str(text) | Self::Markup(text) => Some(text),
             _ => None,
@@ -247,7 +247,7 @@ impl Value {
     }
 
     /// The number of a value that is a whole one; Python's booleans are.
-    pub fn as_int(&self) -> Option<i128> {
+    pub(crate) fn as_int(&self) -> Option<i128> {
         match self {
             Self::Int(value) => Some(*value),
             Self::Bool(value) => Some((*value).into()),
@@ -256,12 +256,12 @@ impl Value {
     }
 
     /// Whether it is undefined.
-    pub fn is_undefined(&self) -> bool {
+    pub(crate) fn is_undefined(&self) -> bool {
         matches!(self, Self::Undefined(_))
     }
 
     /// The name of its type, as Python has it.
-    pub fn type_name(&self) -> &'static str {
+    pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Self::Undefined(_) => "undefined value",
             Self::None => "NoneType",
@@ -285,7 +285,7 @@ impl Value {
     }
 
     /// Whether it counts as true.
-    pub fn is_true(&self) -> bool {
+    pub(crate) fn is_true(&self) -> bool {
         match self {
             Self::Undefined(_) | Self::None => false,
             Self::Bool(value) => *value,
@@ -301,7 +301,7 @@ impl Value {
     ///
     /// # Errors
     /// When it has no length.
-    pub fn length(&self) -> Result<usize> {
+    pub(crate) fn length(&self) -> Result<usize> {
         Ok(match self {
             Self::Undefined(_) => 0,
             Self::Str(text) | Self::Markup(text) => text.chars().count(),
@@ -316,7 +316,7 @@ impl Value {
     }
 
     /// Whether it can be iterated over.
-    pub fn is_iterable(&self) -> bool {
+    pub(crate) fn is_iterable(&self) -> bool {
         match self {
             Self::None | Self::Bool(_) | Self::Int(_) | Self::Float(_) => false,
             Self::Method(..) | Self::Function(_) => false,
@@ -329,7 +329,7 @@ impl Value {
     ///
     /// # Errors
     /// When it cannot be iterated over.
-    pub fn items(&self) -> Result<Vec<Value>> {
+    pub(crate) fn items(&self) -> Result<Vec<Value>> {
         Ok(match self {
             Self::Undefined(_) => Vec::new(),
             Self::Str(text) | Self::Markup(text) => {
@@ -349,7 +349,7 @@ impl Value {
     ///
     /// # Errors
     /// When it cannot be iterated over.
-    pub fn first(&self) -> Result<Option<Value>> {
+    pub(crate) fn first(&self) -> Result<Option<Value>> {
         match self {
             Self::Iterator(left) => Ok(left.borrow_mut().pop_front()),
             Self::List(items) | Self::Tuple(items) => Ok(items.first().cloned()),
@@ -372,7 +372,7 @@ fn view(kind: View, dict: &Dict) -> Vec<Value> {
 ///
 /// # Errors
 /// When it is a list, a dictionary, or has one in it.
-pub fn check_hashable(value: &Value) -> Result<()> {
+pub(super) fn check_hashable(value: &Value) -> Result<()> {
     match value {
         Value::List(_) | Value::Dict(_) | Value::View(View::Keys | View::Items, _) => {
             type_error(format!("a {} as a key", value.type_name()))
@@ -383,7 +383,7 @@ pub fn check_hashable(value: &Value) -> Result<()> {
 }
 
 /// `a == b`.
-pub fn is_equal(a: &Value, b: &Value) -> bool {
+pub(super) fn is_equal(a: &Value, b: &Value) -> bool {
     if let (Some(a), Some(b)) = (a.as_str(), b.as_str()) {
         return a == b;
     }
@@ -492,7 +492,7 @@ impl<'de> Visitor<'de> for JsonValue {
 ///
 /// # Errors
 /// When it is one.
-pub fn defined(value: &Value) -> Result<()> {
+pub(super) fn defined(value: &Value) -> Result<()> {
     match value {
         Value::Undefined(missing) => Err(Error::new(missing.reason())),
         _ => Ok(()),

@@ -28,7 +28,7 @@ pub(crate) struct BlockingFunction {
 }
 
 impl BlockingFunction {
-    pub fn new(facade: Facade, twin: Arc<ScalarUDF>, settings: Arc<ChesSettings>) -> Self {
+    pub(crate) fn new(facade: Facade, twin: Arc<ScalarUDF>, settings: Arc<ChesSettings>) -> Self {
         Self {
             facade,
             twin,

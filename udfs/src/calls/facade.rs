@@ -108,7 +108,7 @@ pub(crate) struct Facade {
 }
 
 impl Facade {
-    pub fn new(mut description: Description, calls: &Calls) -> Self {
+    pub(crate) fn new(mut description: Description, calls: &Calls) -> Self {
         let call = match description.scored {
             Scored::Pair => &calls.score_pair,
             Scored::Response => &calls.score_response,
@@ -128,17 +128,17 @@ impl Facade {
     }
 
     /// What is scored.
-    pub fn scored(&self) -> Scored {
+    pub(crate) fn scored(&self) -> Scored {
         self.description.scored
     }
 
     /// What the hidden function is asked for.
-    pub fn needs(&self) -> Needs {
+    pub(crate) fn needs(&self) -> Needs {
         self.description.needs
     }
 
     /// The field of the hidden function's struct that is returned; the whole struct if none.
-    pub fn field(&self) -> Option<&'static str> {
+    pub(crate) fn field(&self) -> Option<&'static str> {
         self.description.field
     }
 
@@ -156,7 +156,7 @@ impl Facade {
     }
 
     /// What the hidden function returns.
-    pub fn call_type(&self) -> DataType {
+    pub(crate) fn call_type(&self) -> DataType {
         self.description.scored.return_type()
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct PairColumns {
 
 impl PairColumns {
     /// A row that failed has its reason and no scores.
-    pub fn new(rows: Vec<Outcome<PairScores>>) -> Self {
+    pub(super) fn new(rows: Vec<Outcome<PairScores>>) -> Self {
         let valid: NullBuffer = rows.iter().map(Option::is_some).collect();
         let scores = |row: Outcome<PairScores>| match row {
             Some(Ok(scores)) => scores,
@@ -34,30 +34,30 @@ impl PairColumns {
         }
     }
 
-    pub fn scores(&self) -> impl Iterator<Item = &PairScores> + Clone {
+    pub(super) fn scores(&self) -> impl Iterator<Item = &PairScores> + Clone {
         self.rows.iter()
     }
 
-    pub fn float(&self, of: impl Fn(&PairScores) -> Option<f64>) -> ArrayRef {
+    pub(super) fn float(&self, of: impl Fn(&PairScores) -> Option<f64>) -> ArrayRef {
         Arc::new(self.rows.iter().map(of).collect::<Float64Array>())
     }
 
-    pub fn count(&self, of: impl Fn(&PairScores) -> Option<i32>) -> ArrayRef {
+    pub(super) fn count(&self, of: impl Fn(&PairScores) -> Option<i32>) -> ArrayRef {
         Arc::new(self.rows.iter().map(of).collect::<Int32Array>())
     }
 
-    pub fn truth(&self, of: impl Fn(&PairScores) -> Option<bool>) -> ArrayRef {
+    pub(super) fn truth(&self, of: impl Fn(&PairScores) -> Option<bool>) -> ArrayRef {
         Arc::new(self.rows.iter().map(of).collect::<BooleanArray>())
     }
 
     /// Why rows have no scores.
-    pub fn error(&self) -> ArrayRef {
+    pub(super) fn error(&self) -> ArrayRef {
         let reasons = self.rows.iter().map(|row| row.no_score.as_deref());
         Arc::new(reasons.collect::<StringArray>())
     }
 
     /// Structs of columns, NULL where the guard is not true.
-    pub fn structs(&self, fields: Fields, columns: Vec<ArrayRef>) -> Result<ArrayRef> {
+    pub(super) fn structs(&self, fields: Fields, columns: Vec<ArrayRef>) -> Result<ArrayRef> {
         let structs = StructArray::try_new(fields, columns, Some(self.valid.clone()))?;
         Ok(Arc::new(structs))
     }

@@ -30,7 +30,7 @@ pub(super) struct Pick {
 }
 
 impl Pick {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             signature: Signature::any(2, Volatility::Immutable),
         }

@@ -23,7 +23,7 @@ pub(super) struct Provenance {
 }
 
 impl Provenance {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             signature: Signature::variadic_any(Volatility::Immutable),
         }

@@ -21,7 +21,7 @@ use crate::settings::{ChesSettings, OnError};
 use crate::template_variables::{TemplateVariables, VariableColumns};
 use crate::text::Text;
 
-/// What became of a row: `None` where the guard is not true. A NULL argument is an error that no query
+/// The outcome of a row: `None` where the guard is not true. A NULL argument is an error that no query
 /// fails for.
 pub(super) type Outcome<S> = Option<Result<S, RowError>>;
 
@@ -51,7 +51,7 @@ enum Row {
 /// Columns that the optimizer carries through a plan: this, a number, and the name before.
 pub(crate) const CARRIED_PREFIX: &str = "__ches_text_";
 
-/// The name that a column has for whoever wrote the query.
+/// The name that a column has for the author of the query.
 pub(crate) fn shown_name(name: &str) -> &str {
     let carried = name.strip_prefix(CARRIED_PREFIX);
     let before = carried.and_then(|carried| carried.split_once('_'));
@@ -63,7 +63,7 @@ impl<T> Request<T> {
     ///
     /// # Errors
     /// When a row is malformed and `ches.on_error` is `fail`.
-    pub fn read(
+    pub(super) fn read(
         args: &ScalarFunctionArgs,
         arguments: impl FnOnce(usize) -> Option<&'static [Argument]>,
         read: impl Fn(Vec<Text>, TemplateVariables) -> Result<T, RowError>,
@@ -129,7 +129,7 @@ impl<T> Request<T> {
     ///
     /// # Errors
     /// When the scorer failed, or a row did and `ches.on_error` is `fail`.
-    pub fn finish<S: Clone>(
+    pub(super) fn finish<S: Clone>(
         mut self,
         scored: Result<Vec<Result<S, RowError>>, ScorerError>,
         is_skipped: impl Fn(&S) -> bool,

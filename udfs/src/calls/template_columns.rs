@@ -136,7 +136,7 @@ pub(super) struct WithTemplateVariables {
 }
 
 impl WithTemplateVariables {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             signature: Signature::any(3, Volatility::Immutable),
         }

@@ -34,7 +34,11 @@ pub(super) struct FromEmbeddings {
 }
 
 impl FromEmbeddings {
-    pub fn new(name: &'static str, is_normalized: bool, mut documentation: Documentation) -> Self {
+    pub(super) fn new(
+        name: &'static str,
+        is_normalized: bool,
+        mut documentation: Documentation,
+    ) -> Self {
         let argument = |name: &str| {
             let text = format!("The {name} response's response_embedding.");
             (name.to_owned(), text)

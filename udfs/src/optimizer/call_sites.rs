@@ -51,12 +51,12 @@ impl Call {
         Some((call, needs))
     }
 
-    pub fn expr(&self, needs: Needs) -> Expr {
+    pub(super) fn expr(&self, needs: Needs) -> Expr {
         self.by(&self.function, needs)
     }
 
     /// The call by another function of the same arguments.
-    pub fn by(&self, function: &Arc<ScalarUDF>, needs: Needs) -> Expr {
+    pub(super) fn by(&self, function: &Arc<ScalarUDF>, needs: Needs) -> Expr {
         let guard = self.guard.clone().unwrap_or_else(|| lit(true));
         let mut args = vec![lit(needs.to_string()), guard];
         // What is computed may fail where the guard does not hold.
@@ -71,7 +71,7 @@ impl Call {
     }
 
     /// The same call for fewer rows: those where `guard` is true.
-    pub fn guarded(mut self, guard: Expr) -> Self {
+    pub(super) fn guarded(mut self, guard: Expr) -> Self {
         self.guard = match self.guard {
             Some(known) if known != guard => {
                 Some(all(vec![Guard::when(guard), Guard::when(known)]))
@@ -82,19 +82,19 @@ impl Call {
     }
 
     /// Whether a row whose columns are all NULL has no scores, as an outer join makes them.
-    pub fn is_null_of_nulls(&self) -> bool {
+    pub(super) fn is_null_of_nulls(&self) -> bool {
         self.texts
             .iter()
             .any(|text| matches!(text, Expr::Column(_)))
     }
 
     /// The expressions that it reads.
-    pub fn reads(&self) -> impl Iterator<Item = &Expr> {
+    pub(super) fn reads(&self) -> impl Iterator<Item = &Expr> {
         self.texts.iter().chain(&self.guard)
     }
 
     /// The same call, reading other expressions.
-    pub fn map(self, map: impl Fn(Expr) -> Result<Expr>) -> Result<Self> {
+    pub(super) fn map(self, map: impl Fn(Expr) -> Result<Expr>) -> Result<Self> {
         Ok(Self {
             function: self.function,
             runs_model: self.runs_model,
@@ -104,18 +104,18 @@ impl Call {
     }
 
     /// Whether what this call gives can be had from `other`.
-    pub fn is_in(&self, other: &Self) -> bool {
+    pub(super) fn is_in(&self, other: &Self) -> bool {
         (!self.runs_model || other.runs_model)
             && self.function == other.function
             && self.guard == other.guard
             && self.texts == other.texts
     }
 
-    pub fn runs_model(&self) -> bool {
+    pub(super) fn runs_model(&self) -> bool {
         self.runs_model
     }
 
-    pub fn function_name(&self) -> &str {
+    pub(super) fn function_name(&self) -> &str {
         self.function.name()
     }
 }

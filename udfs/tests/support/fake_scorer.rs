@@ -28,7 +28,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 
 /// How many rows did what, since last asked.
 #[derive(Debug, Default)]
-pub struct Counts {
+pub(crate) struct Counts {
     pub rows: AtomicI64,
     forward_passes: AtomicI64,
     unembeddings: AtomicI64,
@@ -37,13 +37,13 @@ pub struct Counts {
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct FakeScorer {
+pub(crate) struct FakeScorer {
     pub counts: Arc<Counts>,
 }
 
 impl Counts {
     /// From nothing again.
-    pub fn reset(&self) {
+    pub(crate) fn reset(&self) {
         for (_, of) in COUNTERS {
             of(self).store(0, Ordering::SeqCst);
         }
@@ -300,12 +300,12 @@ fn new_context() -> SessionContext {
 }
 
 /// A session with the CHES functions over a [`FakeScorer`], and functions that tell its counts.
-pub fn session() -> SessionContext {
+pub(crate) fn session() -> SessionContext {
     session_by(FakeScorer::default())
 }
 
 /// The same over this one.
-pub fn session_by(scorer: FakeScorer) -> SessionContext {
+pub(crate) fn session_by(scorer: FakeScorer) -> SessionContext {
     let ctx = new_context();
     let counters = counters(&scorer.counts);
     ches_udfs::register(&ctx, Arc::new(scorer), ChesSettings::default()).unwrap();
@@ -317,7 +317,7 @@ pub fn session_by(scorer: FakeScorer) -> SessionContext {
 
 /// The same with nothing but functions, as another DataFusion behind a foreign-function interface has
 /// them.
-pub fn blocking_session() -> SessionContext {
+pub(crate) fn blocking_session() -> SessionContext {
     let ctx = new_context();
     {
         let state = ctx.state_ref();
@@ -338,7 +338,7 @@ pub fn blocking_session() -> SessionContext {
 }
 
 /// The functions that tell these counts.
-pub fn counters(counts: &Arc<Counts>) -> [ScalarUDF; 5] {
+pub(crate) fn counters(counts: &Arc<Counts>) -> [ScalarUDF; 5] {
     COUNTERS.map(|(name, of)| {
         ScalarUDF::new_from_impl(Count {
             name,

@@ -4,6 +4,6 @@
 // Each test program uses a part of this.
 #![allow(dead_code)]
 
-pub mod fake_scorer;
-pub mod random_query;
-pub mod slt;
+pub(crate) mod fake_scorer;
+pub(crate) mod random_query;
+pub(crate) mod slt;

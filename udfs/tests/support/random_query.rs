@@ -7,20 +7,20 @@ use fastrand::Rng;
 
 /// The texts of one query.
 #[derive(Debug, Clone)]
-pub struct Query {
+pub(crate) struct Query {
     pub calling: String,
     pub stored: String,
 }
 
 /// How often each place held a score, over all queries; and each pair of places in one query.
 #[derive(Debug, Default)]
-pub struct Coverage {
+pub(crate) struct Coverage {
     pub places: BTreeMap<&'static str, usize>,
     pub together: BTreeMap<(&'static str, &'static str), usize>,
 }
 
 /// Every place that a query may put a score in.
-pub const PLACES: [&str; 30] = [
+pub(crate) const PLACES: [&str; 30] = [
     "aggregate argument",
     "aggregate filter",
     "aggregate order",
@@ -85,7 +85,7 @@ const SCORES: [(&str, &str); 9] = [
 const COLUMNS: [&str; 7] = ["id", "lang", "n", "stored", "prompt", "chosen", "rejected"];
 
 /// The table that the queries read, with the values of the fake scorer in plain SQL.
-pub fn tables(rows: usize) -> [String; 2] {
+pub(crate) fn tables(rows: usize) -> [String; 2] {
     let pairs = format!(
         "CREATE TABLE pairs AS SELECT value AS id, \
          CASE WHEN value % 3 = 0 THEN 'en' WHEN value % 3 = 1 THEN 'de' END AS lang, value % 7 AS n, \
@@ -170,7 +170,7 @@ struct Relation {
     has_key: bool,
 }
 
-pub struct Generator<'a> {
+pub(crate) struct Generator<'a> {
     rng: Rng,
     names: usize,
     used: Vec<&'static str>,
@@ -178,7 +178,7 @@ pub struct Generator<'a> {
 }
 
 impl<'a> Generator<'a> {
-    pub fn new(seed: u64, coverage: &'a mut Coverage) -> Self {
+    pub(crate) fn new(seed: u64, coverage: &'a mut Coverage) -> Self {
         Self {
             rng: Rng::with_seed(seed),
             names: 0,
@@ -187,7 +187,7 @@ impl<'a> Generator<'a> {
         }
     }
 
-    pub fn query(mut self) -> Query {
+    pub(crate) fn query(mut self) -> Query {
         let relation = self.relation(2);
         let sql = self.select(&relation);
         self.used.sort_unstable();

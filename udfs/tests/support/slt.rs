@@ -12,14 +12,14 @@ use datafusion::prelude::SessionContext;
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Record, Runner, strict_column_validator};
 
 /// What a statement came to.
-pub type Answer = DBOutput<DefaultColumnType>;
+pub(crate) type Answer = DBOutput<DefaultColumnType>;
 
 /// Statements that an engine cannot answer as the others do: a part of their SQL, and why.
-pub type Exceptions = [(&'static str, &'static str)];
+pub(crate) type Exceptions = [(&'static str, &'static str)];
 
 /// What answers the statements of one connection.
 #[async_trait::async_trait]
-pub trait Engine: Send {
+pub(crate) trait Engine: Send {
     async fn run(&mut self, sql: &str) -> Result<Answer>;
 }
 
@@ -31,7 +31,7 @@ impl Engine for SessionContext {
 }
 
 /// What a session says to a statement.
-pub async fn answer(ctx: &SessionContext, sql: &str) -> Result<Answer> {
+pub(crate) async fn answer(ctx: &SessionContext, sql: &str) -> Result<Answer> {
     let frame = ctx.sql(sql).await?;
     let types: Vec<_> = frame
         .schema()
@@ -86,13 +86,13 @@ impl<E: Engine> AsyncDB for Connection<E> {
 }
 
 /// Runs one file; `session` is called for each of its connections.
-pub async fn run_file(path: &Path, session: impl Fn() -> SessionContext) {
+pub(crate) async fn run_file(path: &Path, session: impl Fn() -> SessionContext) {
     run_file_by(path, async || session(), &[]).await;
 }
 
 /// Runs one file but for some of its statements, and says which of the exceptions it met. `engine` is
 /// called for each of its connections.
-pub async fn run_file_by<E: Engine>(
+pub(crate) async fn run_file_by<E: Engine>(
     path: &Path,
     engine: impl AsyncFn() -> E,
     exceptions: &Exceptions,

@@ -18,7 +18,7 @@ const SHOWN: usize = 100;
 
 /// Gathers records and makes batches of them.
 #[derive(Debug)]
-pub struct Decoder {
+pub(super) struct Decoder {
     schema: SchemaRef,
     batch_size: usize,
     /// The records, each with a line end.
@@ -29,7 +29,7 @@ pub struct Decoder {
 
 impl Decoder {
     /// Of records with these columns.
-    pub fn new(schema: SchemaRef, batch_size: usize) -> Self {
+    pub(super) fn new(schema: SchemaRef, batch_size: usize) -> Self {
         Self {
             schema,
             batch_size,
@@ -39,7 +39,7 @@ impl Decoder {
     }
 
     /// Takes a record. Whether there are enough for a batch.
-    pub fn take(&mut self, record: &Record<'_>) -> bool {
+    pub(super) fn take(&mut self, record: &Record<'_>) -> bool {
         self.starts.push((self.texts.len(), record.offset));
         self.texts.extend_from_slice(record.text);
         self.texts.push(b'\n');
@@ -51,7 +51,7 @@ impl Decoder {
     /// # Errors
     /// When one is not JSON or does not have the columns' types, or has a field that they do not have; the message tells where it
     /// begins.
-    pub fn batch(&mut self) -> Result<Option<RecordBatch>, String> {
+    pub(super) fn batch(&mut self) -> Result<Option<RecordBatch>, String> {
         if self.starts.is_empty() {
             return Ok(None);
         }
@@ -143,7 +143,7 @@ fn said(error: &ArrowError) -> String {
 }
 
 /// How a record begins.
-pub fn beginning(record: &[u8]) -> String {
+pub(super) fn beginning(record: &[u8]) -> String {
     let shown = &record[..record.len().min(SHOWN)];
     let more = if shown.len() < record.len() {
         "…"

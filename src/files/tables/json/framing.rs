@@ -7,7 +7,7 @@ const MAX_RECORD: usize = 512 << 20;
 
 /// How the records of a file stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub(super) enum Form {
     /// One to a line, so that a file can be read from any line on.
     Lines,
     /// One after the other, over lines of their own.
@@ -18,7 +18,7 @@ pub enum Form {
 
 /// Cuts a file's bytes, as they come, into records.
 #[derive(Debug)]
-pub struct Framing {
+pub(super) struct Framing {
     /// What came and is not yet cut, from the first byte of a record on if one has begun.
     pending: Vec<u8>,
     /// Of `pending`, bytes that were looked at.
@@ -40,14 +40,14 @@ pub struct Framing {
 
 /// A record's bytes, and where they begin in the file.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Record<'a> {
+pub(super) struct Record<'a> {
     pub text: &'a [u8],
     pub offset: u64,
 }
 
 impl Framing {
     /// For a file's bytes from `offset` on, which is the start of a line unless it is 0.
-    pub fn from(offset: u64) -> Self {
+    pub(super) fn from(offset: u64) -> Self {
         Self {
             pending: Vec::new(),
             scanned: 0,
@@ -62,7 +62,7 @@ impl Framing {
     }
 
     /// How the records stand that were cut.
-    pub fn form(&self) -> Form {
+    pub(super) fn form(&self) -> Form {
         match self.is_array {
             Some(true) => Form::Array,
             _ if self.spans_lines => Form::Objects,
@@ -74,7 +74,7 @@ impl Framing {
     ///
     /// # Errors
     /// When something else stands between the records, or `each` fails.
-    pub fn push<E: From<String>>(
+    pub(super) fn push<E: From<String>>(
         &mut self,
         bytes: &[u8],
         mut each: impl FnMut(Record<'_>) -> Result<bool, E>,
@@ -128,7 +128,7 @@ impl Framing {
     ///
     /// # Errors
     /// When a record or the array has not ended.
-    pub fn end(&self) -> Result<(), String> {
+    pub(super) fn end(&self) -> Result<(), String> {
         if self.depth > 0 || self.in_string {
             return Err(format!(
                 "the record that begins at byte {} has no end",

@@ -193,13 +193,13 @@ impl FileFormat for JsonFormat {
 
 /// Makes [`JsonFormat`]s for files of one extension.
 #[derive(Debug)]
-pub struct JsonFormatFactory {
+pub(super) struct JsonFormatFactory {
     extension: &'static str,
 }
 
 impl JsonFormatFactory {
     /// For files that end in this.
-    pub fn new(extension: &'static str) -> Self {
+    pub(super) fn new(extension: &'static str) -> Self {
         Self { extension }
     }
 }

@@ -15,7 +15,7 @@ const MAX_FIELDS: usize = 1_000;
 
 /// All values of one place in the records, taken together.
 #[derive(Debug, Default, Clone, PartialEq)]
-pub enum Shape {
+pub(super) enum Shape {
     /// Only null.
     #[default]
     Unknown,
@@ -35,7 +35,7 @@ pub enum Shape {
 
 /// The records of a file or of several.
 #[derive(Debug, Default)]
-pub struct Records {
+pub(super) struct Records {
     columns: IndexMap<String, Shape>,
 }
 
@@ -44,14 +44,14 @@ impl Records {
     ///
     /// # Errors
     /// When the text is not JSON, or not an object.
-    pub fn add(&mut self, record: &[u8]) -> serde_json::Result<()> {
+    pub(super) fn add(&mut self, record: &[u8]) -> serde_json::Result<()> {
         let mut json = serde_json::Deserializer::from_slice(record);
         json.deserialize_map(Columns(&mut self.columns))?;
         json.end()
     }
 
     /// The columns. One that no Arrow type holds is text: strings as they are, anything else as its JSON.
-    pub fn schema(&self) -> Schema {
+    pub(super) fn schema(&self) -> Schema {
         let field = |(name, shape): (&String, &Shape)| {
             Field::new(name, shape.data_type().unwrap_or(DataType::Utf8), true)
         };

@@ -29,7 +29,7 @@ use crate::files::tables::bytes as files;
 
 /// Files, their columns, and which of them are read.
 #[derive(Clone)]
-pub struct JsonSource {
+pub(super) struct JsonSource {
     table_schema: TableSchema,
     batch_size: Option<usize>,
     metrics: ExecutionPlanMetricsSet,
@@ -39,7 +39,7 @@ pub struct JsonSource {
 
 impl JsonSource {
     /// All columns. `is_splittable`: files may be read from any line on.
-    pub fn new(table_schema: TableSchema, is_splittable: bool) -> Self {
+    pub(super) fn new(table_schema: TableSchema, is_splittable: bool) -> Self {
         Self {
             projection: SplitProjection::unprojected(&table_schema),
             table_schema,
@@ -262,6 +262,6 @@ impl Reading {
 }
 
 /// An error about a file.
-pub fn failed(name: &str, reason: &str) -> DataFusionError {
+pub(super) fn failed(name: &str, reason: &str) -> DataFusionError {
     exec_datafusion_err!("{name}: {reason}")
 }

@@ -297,7 +297,7 @@ fn also_accepted(key: &str) -> Option<Value> {
 }
 
 /// The default of a key that transformers declares for a type.
-pub fn default_of(model_type: &str, key: &str) -> Option<&'static Value> {
+pub(super) fn default_of(model_type: &str, key: &str) -> Option<&'static Value> {
     DECLARED.types.get(model_type)?.get(key)
 }
 
@@ -306,7 +306,7 @@ pub fn default_of(model_type: &str, key: &str) -> Option<&'static Value> {
 ///
 /// # Errors
 /// When a declared key that is not implemented is not at its default, unless it changes no score.
-pub fn check(config: &Map<String, Value>, model_type: &str) -> Result<Vec<String>, String> {
+pub(super) fn check(config: &Map<String, Value>, model_type: &str) -> Result<Vec<String>, String> {
     let mut unknown = Vec::new();
     for (key, value) in config {
         let Some(default) = default_of(model_type, key) else {
@@ -378,7 +378,7 @@ fn are_equal(a: &Value, b: &Value) -> bool {
 }
 
 /// A text of a file, fit for a message.
-pub fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     const MOST: usize = 80;
     let shown: String = text.chars().take(MOST).collect();
     let rest = if shown.len() < text.len() { "…" } else { "" };
@@ -390,7 +390,7 @@ pub fn short(text: &str) -> String {
 }
 
 /// The first names of a list, and how many others there are.
-pub fn few<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+pub(super) fn few<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     const MOST: usize = 8;
     let names: Vec<&str> = names.into_iter().collect();
     let shown: Vec<String> = names.iter().take(MOST).map(|name| short(name)).collect();

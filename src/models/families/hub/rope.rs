@@ -8,7 +8,7 @@ use crate::decoder::{LongRope, RopeConfig};
 
 /// `rope_parameters` or `rope_scaling`.
 #[derive(Debug, Clone, Default, Deserialize)]
-pub struct RopeParameters {
+pub(super) struct RopeParameters {
     rope_type: Option<String>,
     /// What `rope_type` was called first.
     #[serde(rename = "type")]
@@ -35,7 +35,7 @@ impl RopeParameters {
 }
 
 /// The embedding of all blocks, and after it that of blocks with a window, if it is another.
-pub fn ropes(
+pub(super) fn ropes(
     config: &HubConfig,
     family: &Family,
     head_dim: usize,

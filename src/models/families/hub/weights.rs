@@ -107,7 +107,7 @@ fn skipped(name: &str, model_type: &str) -> Option<&'static str> {
 ///
 /// # Errors
 /// When a tensor is missing, does not fit, or would not be read.
-pub fn check_tensors(
+pub(super) fn check_tensors(
     directory: &ModelDirectory,
     hub: &HubConfig,
     config: &DecoderConfig,

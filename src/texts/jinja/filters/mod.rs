@@ -29,7 +29,7 @@ use texts::{indent, of_text, soft_text, title, truncate, url_encode, wrong};
 ///
 /// # Errors
 /// When the arguments do not fit it, or there is none of that name.
-pub fn apply(name: &str, value: &Value, given: Given, fuel: &Fuel) -> Result<Value> {
+pub(super) fn apply(name: &str, value: &Value, given: Given, fuel: &Fuel) -> Result<Value> {
     fuel.spend(1)?;
     match name {
         "abs" => {

@@ -32,7 +32,7 @@ const OF_LIST: usize = 8;
 ///
 /// # Errors
 /// What the template raises, or does not succeed in, with its line.
-pub fn render(statements: &[Statement], variables: Vec<(String, Value)>) -> Result<String> {
+pub(super) fn render(statements: &[Statement], variables: Vec<(String, Value)>) -> Result<String> {
     let interpreter = Interpreter {
         fuel: Fuel::full(),
         calls: Cell::new(0),

@@ -14,7 +14,7 @@ const MOST_NESTED: usize = 200;
 ///
 /// # Errors
 /// When it is not valid, or uses what is not known to render as jinja2 renders it.
-pub fn parse(source: &str) -> Result<Vec<Statement>> {
+pub(super) fn parse(source: &str) -> Result<Vec<Statement>> {
     let mut parser = Parser {
         tokens: tokens(source)?,
         at: 0,

@@ -45,7 +45,7 @@ pub(super) struct Lifter<'a> {
 }
 
 impl<'a> Lifter<'a> {
-    pub fn new(rule: &'a HoistScores, provenance: &[(String, String)]) -> Self {
+    pub(super) fn new(rule: &'a HoistScores, provenance: &[(String, String)]) -> Self {
         let provenance = provenance.iter().flat_map(|(key, value)| [key, value]);
         Self {
             rule,
@@ -56,14 +56,14 @@ impl<'a> Lifter<'a> {
         }
     }
 
-    pub fn run(mut self, plan: LogicalPlan) -> Result<LogicalPlan> {
+    pub(super) fn run(mut self, plan: LogicalPlan) -> Result<LogicalPlan> {
         self.first_number = first_free_number(&plan)?;
         let plan = self.whole(plan)?;
         self.state_needs(plan)
     }
 
     /// Takes apart what another rule put together: a call within a call of one projection.
-    pub fn run_nested(mut self, plan: LogicalPlan) -> Result<LogicalPlan> {
+    pub(super) fn run_nested(mut self, plan: LogicalPlan) -> Result<LogicalPlan> {
         self.first_number = first_free_number(&plan)?;
         let plan = plan.transform_up_with_subqueries(|node| {
             let LogicalPlan::Projection(mut projection) = node else {

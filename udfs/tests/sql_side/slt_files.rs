@@ -1,11 +1,9 @@
 //! The SQL side against a scorer that counts: every `.slt` file of `tests/slt`, on two engines.
 
-mod support;
-
 use std::path::{Path, PathBuf};
 
-use support::fake_scorer;
-use support::slt::{Exceptions, run_file, run_file_by};
+use crate::support::fake_scorer;
+use crate::support::slt::{Exceptions, run_file, run_file_by};
 
 fn files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt");

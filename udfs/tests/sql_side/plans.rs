@@ -1,9 +1,8 @@
 //! What a plan tells of scoring, and the extension for hosts that build their sessions themselves.
 
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::fake_scorer::{self, FakeScorer};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Float64Type;
 use arrow::util::pretty::pretty_format_batches;
@@ -16,7 +15,6 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use support::fake_scorer::{self, FakeScorer};
 
 const PAIRS: &str = "CREATE TABLE pairs AS \
     SELECT value AS id, CASE WHEN value % 10 = 0 THEN 'en' ELSE 'de' END AS lang, 'q' AS prompt, \

@@ -1,9 +1,8 @@
 //! The same rows in every physical form that Arrow has for them are the same rows.
 
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::fake_scorer;
 use arrow::array::{
     Array, ArrayRef, AsArray, ListArray, NullArray, RecordBatch, StringArray, StructArray,
     new_null_array,
@@ -12,7 +11,6 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::{cast, concat};
 use arrow::datatypes::{DataType, Field, Fields};
 use datafusion::prelude::SessionContext;
-use support::fake_scorer;
 
 /// A role and a content.
 type Turn<'a> = (Option<&'a str>, Option<&'a str>);

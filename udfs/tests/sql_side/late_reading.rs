@@ -1,13 +1,11 @@
 //! Wide text columns of Parquet files are read for the rows that the cheap conditions keep, where
 //! the host turns on DataFusion's own late reading, `parquet.pushdown_filters`.
 
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::fake_scorer;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
-use support::fake_scorer;
 
 /// 20,000 rows of about 2 KB of text; those in English are together, as in a file that was
 /// written language by language. The condition is one that no statistics of pages decide.

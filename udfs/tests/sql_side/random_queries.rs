@@ -4,18 +4,16 @@
 //! `CHES_SEED` makes other queries than the usual ones, `CHES_QUERIES` is their number. A failure
 //! names the seed that makes its query alone.
 
-mod support;
-
 use std::fmt::Display;
 use std::str::FromStr;
 
+use crate::support::random_query::{Coverage, Generator, PLACES, tables};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use arrow::util::display::array_value_to_string;
 use datafusion::error::Result;
 use datafusion::prelude::SessionContext;
-use support::random_query::{Coverage, Generator, PLACES, tables};
 
 const ROWS: usize = 60;
 
@@ -73,7 +71,7 @@ async fn random_queries_agree_with_stored_scores() {
     let queries: u64 = setting("CHES_QUERIES", 2000);
     println!("CHES_SEED={seed} CHES_QUERIES={queries}");
 
-    let ctx = support::fake_scorer::session();
+    let ctx = crate::support::fake_scorer::session();
     for table in tables(ROWS) {
         run(&ctx, &table).await.unwrap();
     }

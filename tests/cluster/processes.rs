@@ -1,16 +1,11 @@
 //! The command as a cluster on this machine: a scheduler, executors, and a client.
 
-#[path = "support/jobs.rs"]
-mod jobs;
-#[path = "support/s3_server.rs"]
-mod s3_server;
-
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use jobs::{files, root, rows};
+use crate::jobs::{files, root, rows};
 
 const FILES: usize = 8;
 const ROWS_EACH: usize = 250;

@@ -4,24 +4,17 @@
 //! Queries run there. What makes or changes tables runs in a session of this process, whose tables the
 //! cluster reads as Parquet files: those of a client's memory are nothing to an executor.
 
-#[path = "support/ballista.rs"]
-mod ballista;
-#[allow(dead_code)]
-#[path = "../udfs/tests/support/fake_scorer.rs"]
-mod fake_scorer;
-#[path = "../udfs/tests/support/slt.rs"]
-mod slt;
-
 use std::sync::Arc;
 
-use ballista::Cluster;
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::datasource::TableType;
 use datafusion::error::Result;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
-use fake_scorer::FakeScorer;
-use slt::{Engine, Exceptions, run_file_by};
 use tempfile::TempDir;
+
+use crate::ballista::Cluster;
+use crate::fake_scorer::{self, FakeScorer};
+use crate::slt::{self, Engine, Exceptions, run_file_by};
 
 /// What a cluster does otherwise.
 const EXCEPTIONS: &Exceptions = &[
