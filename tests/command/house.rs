@@ -295,8 +295,8 @@ fn what_is_against_the_plan_is_found() {
         ),
         (
             "files::error",
-            "use super::weights::Target;\n",
-            "files::error imports super::weights::Target, and",
+            "use super::gguf::Gguf;\n",
+            "files::error imports super::gguf::Gguf, and",
         ),
         (
             "texts::jinja::value",
