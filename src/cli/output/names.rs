@@ -61,7 +61,7 @@ fn by_name(state: &SessionState, mut copy: CopyTo) -> Result<CopyTo> {
         let extension = match format.kind {
             Kind::Csv => "csv",
             Kind::Tsv => "tsv",
-            _ => "json",
+            Kind::Json | Kind::Parquet | Kind::Arrow | Kind::Other(_) => "json",
         };
         if let Some(factory) = state.get_file_format_factory(extension) {
             copy.file_type = format_as_file_type(factory);

@@ -141,7 +141,7 @@ async fn table(
             let schema = csv::schema(store, &objects, &options, has_header).await?;
             (Arc::new(CsvFormat::default().with_options(options)), schema)
         }
-        kind => {
+        kind @ (Kind::Parquet | Kind::Arrow | Kind::Other(_)) => {
             let mut parquet = options.parquet;
             if is_of_hub(&place) {
                 // The ends of many files are read to plan a query.
@@ -154,7 +154,7 @@ async fn table(
                     Some(factory) => factory.create(state, &Default::default())?,
                     None => Arc::new(ArrowFormat),
                 },
-                _ => Arc::new(ArrowFormat),
+                Kind::Arrow | Kind::Json | Kind::Csv | Kind::Tsv => Arc::new(ArrowFormat),
             };
             let schema = format.infer_schema(state, store, &objects).await;
             let schema =
