@@ -14,8 +14,9 @@ def paper(model, sequences):
         yield out.hidden_states[-1][0, prompt_tokens - 1 :].float().sum(dim=0)
 
 
-def best(model, sequences, batch_size):
-    """Sorted by length, in batches, no logits. The sums are in the order of the sequences."""
+def best(model, sequences, batch_size, **options):
+    """Sorted by length, in batches, no logits, with these options of the model. The sums are in the order of the
+    sequences."""
     order = sorted(range(len(sequences)), key=lambda at: len(sequences[at][0]))
     sums = [None] * len(sequences)
     for first in range(0, len(order), batch_size):
@@ -28,7 +29,7 @@ def best(model, sequences, batch_size):
             tokens[row, :length] = torch.tensor(sequences[at][0])
             mask[row, :length] = 1
         states = model.model(
-            input_ids=tokens.to(model.device), attention_mask=mask.to(model.device)
+            input_ids=tokens.to(model.device), attention_mask=mask.to(model.device), **options
         ).last_hidden_state
         for row, at in enumerate(batch):
             ids, prompt_tokens = sequences[at]

@@ -69,7 +69,10 @@ def main():
 def source_of(crate):
     home = pathlib.Path(os.environ.get("CARGO_HOME", pathlib.Path.home() / ".cargo"))
     version = re.search(rf'name = "{crate}"\nversion = "(.*)"', (ROOT / "Cargo.lock").read_text())[1]
-    return next(home.glob(f"registry/src/*/{crate}-{version}"))
+    source = next(home.glob(f"registry/src/*/{crate}-{version}"), None)
+    if source is None:
+        sys.exit(f"no source of {crate} {version} under {home}/registry/src")
+    return source
 
 
 def changed(crate, made_of, change):

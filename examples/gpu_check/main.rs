@@ -185,6 +185,8 @@ async fn look(arguments: &Arguments) -> Fallible<Outcome> {
         && device.is_cuda()
         && !is_late(&mut report, "f", "transformers")
     {
+        // Memory that was freed here is there for another process when the device is waited for.
+        device.synchronize()?;
         let patience = Duration::from_secs(530).saturating_sub(report.elapsed());
         let model = arguments.work.join(shape.name);
         let found = transformers::beside(&mut report, &arguments.script, &model, *rate, patience);

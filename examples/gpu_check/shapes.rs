@@ -74,7 +74,8 @@ impl Shape {
         ]
     }
 
-    /// Multiplications and additions of the linear layers, for each token.
+    /// Multiplications and additions of the linear layers, for each token. What the last block computes is less,
+    /// since only what is read of it goes through its MLP: by about one in a hundred of all with 32 blocks.
     pub(crate) fn operations(&self) -> f64 {
         let of_block: usize = self
             .matrices()
@@ -155,7 +156,7 @@ impl Shape {
 
     fn write_weights(&self, file: &Path) -> Fallible<()> {
         let tensors = self.tensors();
-        let mut header = Map::new();
+        let mut header = Map::from_iter([("__metadata__".into(), json!({"format": "pt"}))]);
         let mut offset = 0;
         for (name, shape) in &tensors {
             let bytes = 2 * shape.iter().product::<usize>();

@@ -25,6 +25,12 @@ const LENGTHS: &str = include_str!("../../bench/lengths.csv");
 /// A timed query takes about so long.
 const SECONDS: f64 = 30.0;
 
+/// The share of the matmul peak that a whole query of a shape is to reach on a GPU.
+const TARGET: (&str, f64) = ("llama-3-8b", 0.6);
+
+/// The check at opening is to take no longer on a GPU.
+const LONGEST_CHECK: f64 = 1.0;
+
 /// Tokens of the pass whose steps are timed.
 const PASS: usize = 16_384;
 
@@ -145,12 +151,29 @@ pub(crate) async fn whole_query(
         100.0 * of_peak
     );
     let what = format!("{}, whole query of {} pairs", shape.name, pairs.len());
-    let value = json!({"tokens_per_second": rate, "share_of_peak": of_peak, "pairs": pairs.len()});
+    let mut value =
+        json!({"tokens_per_second": rate, "share_of_peak": of_peak, "pairs": pairs.len()});
+    if shape.name == TARGET.0 && on.device.is_cuda() {
+        value["target_share_of_peak"] = json!(TARGET.1);
+        value["target_met"] = json!(of_peak >= TARGET.1);
+    }
     report.figure("c", &key("whole_query"), &what, value, &said);
     let scores = batches.iter().flat_map(|batch| {
         let scores = batch.column(0).as_primitive::<Float64Type>();
         scores.iter().collect::<Vec<_>>()
     });
+    let scores: Vec<Option<f64>> = scores.collect();
+    let unscored = scores
+        .iter()
+        .filter(|score| !score.is_some_and(f64::is_finite));
+    let unscored = unscored.count();
+    if unscored > 0 {
+        report.fail(
+            "c",
+            &what,
+            &format!("{unscored} of its pairs have no finite score"),
+        );
+    }
     let mut out = BufWriter::new(File::create(model.join("pairs.jsonl"))?);
     for ([prompt, chosen, rejected], score) in pairs.iter().zip(scores) {
         let row = json!({"prompt": prompt, "chosen": chosen, "rejected": rejected, "score": score});
@@ -217,6 +240,9 @@ pub(crate) fn steps(report: &mut Report, shape: &Shape, folder: &Path, on: &On) 
         checking,
         &said,
     );
+    if on.device.is_cuda() && checking > LONGEST_CHECK {
+        report.fail("c", &what, &format!("takes longer than {LONGEST_CHECK} s"));
+    }
     let batch = pass(shape.vocab);
     decoder.step_times(&batch)?;
     let times = decoder.step_times(&batch)?;

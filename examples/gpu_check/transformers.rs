@@ -10,6 +10,9 @@ use serde_json::Value;
 use crate::Fallible;
 use crate::report::Report;
 
+/// Scores of both in bf16 differ by less in the median.
+const MEDIAN_APART: f64 = 0.05;
+
 /// Times transformers, for so long at most; `rate` is our tokens a second.
 pub(crate) fn beside(
     report: &mut Report,
@@ -63,7 +66,15 @@ pub(crate) fn beside(
                     number("median_difference")
                 );
                 let what = format!("transformers, {way}");
+                let apart = number("median_difference");
                 report.figure("f", &what, &what, found, &said);
+                if apart.is_nan() || apart > MEDIAN_APART {
+                    report.fail(
+                        "f",
+                        &what,
+                        &format!("scores differ by {apart:.1e} in the median"),
+                    );
+                }
             }
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
@@ -75,11 +86,8 @@ pub(crate) fn beside(
     }
     let status = child.wait()?;
     if status.code().is_some_and(|code| code != 0) {
-        report.skip(
-            "f",
-            "transformers",
-            &format!("the script ended with {status}"),
-        );
+        let why = format!("the script ended with {status}");
+        report.fail("f", "transformers", &why);
     }
     Ok(())
 }

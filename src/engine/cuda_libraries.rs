@@ -18,7 +18,7 @@ const LIBRARIES: [(&str, &[&str]); 4] = [
 ///
 /// # Errors
 /// With the names of those that are nowhere.
-pub fn load() -> Result<(), String> {
+pub(crate) fn load() -> Result<(), String> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
     LOADED.get_or_init(load_all).clone()
 }

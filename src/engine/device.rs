@@ -71,7 +71,7 @@ fn every_gpu() -> Result<Vec<Device>, String> {
 mod metal {
     use candle_core::Device;
 
-    pub fn open() -> Result<Device, String> {
+    pub(super) fn open() -> Result<Device, String> {
         Device::new_metal(0).map_err(|error| format!("the Metal device cannot be used: {error}"))
     }
 }
@@ -97,14 +97,14 @@ mod cuda {
     use crate::engine::cuda_libraries;
 
     /// The number of GPUs.
-    pub fn count() -> Result<usize, String> {
+    pub(super) fn count() -> Result<usize, String> {
         let count = with_driver(CudaContext::device_count)?;
         let count = count.map_err(|error| format!("the CUDA driver says {error}"))?;
         Ok(usize::try_from(count).unwrap_or(0))
     }
 
     /// One for all models: whoever opens a device loads every kernel anew.
-    pub fn open(ordinal: usize) -> Result<Device, String> {
+    pub(super) fn open(ordinal: usize) -> Result<Device, String> {
         static OPENED: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(device) = opened.get(&ordinal) {
@@ -113,11 +113,23 @@ mod cuda {
         let device = with_driver(|| {
             #[cfg(unix)]
             cuda_libraries::load()?;
-            Ok::<_, String>(Device::new_cuda(ordinal))
+            Ok::<_, String>(with_one_stream(ordinal))
         })??;
         let device =
             device.map_err(|error| format!("CUDA device {ordinal} cannot be used: {error}"))?;
         opened.insert(ordinal, device.clone());
+        Ok(device)
+    }
+
+    /// A device with one stream for all threads, so that what one thread has asked for is done before what
+    /// another asks for later. That of `Device::new_cuda` is another stream in each thread, and its cuBLAS handle
+    /// would be in use on several of them at once.
+    fn with_one_stream(ordinal: usize) -> candle_core::Result<Device> {
+        let device = Device::new_cuda_with_stream(ordinal)?;
+        if let Device::Cuda(device) = &device {
+            // SAFETY: events order what is done on several streams, and there is one.
+            unsafe { device.disable_event_tracking() };
+        }
         Ok(device)
     }
 

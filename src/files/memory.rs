@@ -15,21 +15,21 @@ pub(crate) fn available() -> u64 {
     of_container.map_or(of_machine, |free| free.min(of_machine))
 }
 
-/// Bytes that are free on a GPU, where that can be told.
+/// Bytes that are free on a GPU, and that it has, where that can be told.
 #[cfg(feature = "cuda")]
-pub fn available_on(device: &Device) -> Option<u64> {
+pub(crate) fn available_on(device: &Device) -> Option<(u64, u64)> {
     let Device::Cuda(device) = device else {
         return None;
     };
     let stream = device.cuda_stream();
-    // What is freed goes back to the device when it is waited for.
+    // What was freed goes back to the device when its stream is waited for.
     stream.synchronize().ok()?;
-    let (free, _) = stream.context().mem_get_info().ok()?;
-    Some(free as u64)
+    let (free, total) = stream.context().mem_get_info().ok()?;
+    Some((free as u64, total as u64))
 }
 
-/// Bytes that are free on a GPU, where that can be told.
+/// Bytes that are free on a GPU, and that it has, where that can be told.
 #[cfg(not(feature = "cuda"))]
-pub(crate) fn available_on(_device: &Device) -> Option<u64> {
+pub(crate) fn available_on(_device: &Device) -> Option<(u64, u64)> {
     None
 }

@@ -261,11 +261,11 @@ fn checked(decoder: Decoder) -> candle_core::Result<Decoder> {
 /// Why weights of so many bytes do not fit a device, if that can be told.
 fn refusal_of_weights(device: &Device, bytes: u64) -> Option<String> {
     let began = Instant::now();
-    let mut free = memory::available_on(device)?;
+    let (mut free, total) = memory::available_on(device)?;
     // A model that was just closed may still be giving its memory back.
-    while bytes > free && began.elapsed() < CLOSING {
+    while free < bytes && bytes <= total && began.elapsed() < CLOSING {
         std::thread::sleep(Duration::from_millis(100));
-        free = memory::available_on(device)?;
+        (free, _) = memory::available_on(device)?;
     }
     let gb = |bytes: u64| bytes as f64 / 1e9;
     (bytes > free).then(|| {

@@ -360,7 +360,15 @@ impl Host<'_> {
     fn linear(&self, step: &str, rows: &Tensor, linear: &Linear, out: &Tensor) -> Result<Compared> {
         let width = out.dim(1)?;
         let stride = width.div_ceil(OUTPUTS);
-        let sampled: Vec<u32> = (0..width).step_by(stride).map(|at| at as u32).collect();
+        let mut sampled: Vec<u32> = (0..width).step_by(stride).map(|at| at as u32).collect();
+        if self.dtype == DType::F16 {
+            // What the type has no number for is in few outputs.
+            let sizes = out.to_dtype(DType::F32)?.abs()?.sum(0)?;
+            let sizes = sizes.to_vec1::<f32>()?.into_iter().zip(0..);
+            let without_number =
+                sizes.filter(|(size, at)| !size.is_finite() && at % stride as u32 != 0);
+            sampled.extend(without_number.map(|(_, at)| at).take(OUTPUTS));
+        }
         let which = Tensor::new(&sampled[..], self.device.device)?;
         let weight = self.device.rows_of(&linear.weight, &sampled)?;
         let bias = linear.bias.as_ref().map(|bias| {
@@ -434,14 +442,15 @@ impl Host<'_> {
         ] {
             if let Some(attended) = self.device.attend_by(kernel, heads, pattern, attention)? {
                 let device = self.device.to_host(&attended)?;
+                let largest = self.largest_score(heads, attention)?;
                 // Flash bends scores by an instruction that is no better than this (tanh.approx).
                 let of_bending = match (kernel, attention.cap) {
-                    (AttentionKernel::Flash, Some(cap)) => {
-                        self.largest_score(heads, attention)?.min(cap) * 2f64.powi(-11)
-                    }
+                    (AttentionKernel::Flash, Some(cap)) => largest.min(cap) * 2f64.powi(-11),
                     _ => 0.0,
                 };
-                let bound = 8.0 * self.rounding + of_bending;
+                // Scores are summed up in f32, in another order.
+                let of_scores = largest * 2f64.powi(-22);
+                let bound = 8.0 * self.rounding + of_bending + of_scores;
                 compared.push(self.compare_rounded(step, device, &host, bound));
             }
         }
@@ -611,6 +620,39 @@ mod tests {
             refusal.contains("accepted: ches.dtype = 'bf16' or 'f32'"),
             "{refusal}"
         );
+    }
+
+    #[test]
+    fn a_number_that_f16_has_not_is_found_in_any_output() {
+        let mut decoder = decoder(DType::F16);
+        let down = Tensor::randn(0_f32, 0.3, (48, 80), &Device::Cpu).unwrap();
+        let mut rows = vec![1.0_f32; 48];
+        rows[47] = 1e5;
+        let rows = Tensor::new(rows, &Device::Cpu)
+            .unwrap()
+            .unsqueeze(1)
+            .unwrap();
+        let down = down
+            .broadcast_mul(&rows)
+            .unwrap()
+            .clamp(-6e4_f32, 6e4_f32)
+            .unwrap();
+        decoder.weights.blocks[0].down = Linear::plain(down.to_dtype(DType::F16).unwrap());
+        let refusal = decoder.check_device().unwrap_err().to_string();
+        let said = "cpu in f16: the MLP's second projection of block 1 has ";
+        assert!(refusal.starts_with(said), "{refusal}");
+    }
+
+    #[test]
+    fn large_scores_are_not_the_device_s_fault() {
+        let mut decoder = decoder(DType::F32);
+        // Keys that are alike but for a large part.
+        let bias = Tensor::full(100_f32, 8 * 16, &Device::Cpu).unwrap();
+        for block in &mut decoder.weights.blocks {
+            block.qkv.bias = Some(bias.clone());
+        }
+        let check = decoder.check_device().unwrap();
+        assert!(check.worst.1 < 1.0, "{check:?}");
     }
 
     #[test]

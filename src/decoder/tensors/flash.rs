@@ -21,6 +21,9 @@ const BUILT: Option<&str> = option_env!("CHES_FLASH_HEAD_DIMS");
 /// that many segments share is repeated for each.
 const GATHERED: usize = 4;
 
+/// A launch's grid has a dimension for segments, which ends here.
+const MOST_SEGMENTS: usize = 65_535;
+
 /// What the kernels are told of a batch, in one launch or several.
 #[derive(Debug)]
 pub(super) struct FlashPattern {
@@ -101,7 +104,7 @@ impl FlashPattern {
     ///
     /// # Errors
     /// When the device has no memory for it.
-    pub fn new(pattern: &Pattern, with: &TensorBackend) -> Result<Option<Self>> {
+    pub(super) fn new(pattern: &Pattern, with: &TensorBackend) -> Result<Option<Self>> {
         let head_dim = with.config.head_dim;
         let fits = is_supported(with.device)?
             && matches!(with.dtype, DType::BF16 | DType::F16)
@@ -118,7 +121,8 @@ impl FlashPattern {
         let mut collected = Collected::default();
         for (segment, queries) in pattern.computed() {
             let keys: usize = segment.context.iter().map(Range::len).sum();
-            let is_full = collected.keys.len() + keys + segment.own.len() > GATHERED * tokens;
+            let is_full = collected.keys.len() + keys + segment.own.len() > GATHERED * tokens
+                || collected.query_ends.len() > MOST_SEGMENTS;
             if is_full && !collected.queries.is_empty() {
                 launches.push(std::mem::take(&mut collected).on(with.device)?);
             }
@@ -129,7 +133,7 @@ impl FlashPattern {
     }
 
     /// As [`super::attention::attend`].
-    pub fn attend(
+    pub(super) fn attend(
         &self,
         PreparedHeads {
             queries,
