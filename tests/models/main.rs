@@ -13,6 +13,7 @@ mod one_pair;
 mod parity;
 mod poisoned;
 mod rows;
+mod scoring;
 #[path = "../support/seeded.rs"]
 mod seeded;
 #[path = "../../udfs/tests/support/slt.rs"]
