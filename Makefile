@@ -25,7 +25,9 @@ GOLDENS := tests/goldens
 
 .PHONY: demo test full docs examples build model bench gpu-check validate goldens example-data format spelling deny lint embedder-tree msrv
 
-demo: build
+demo:
+	@[ -x $(CHES) ] || echo "Compiling some 600 crates first: about half an hour on two cores, a few minutes on sixteen."
+	$(CARGO) build $(FEATURES) --bin ches
 	@model="$(MODEL)"; [ -n "$$model" ] || model=$$($(PYTHON) scripts/fetch_demo_model.py) && \
 	set -x && $(CHES) --model "$$model" -q -f examples/quickstart.sql
 
