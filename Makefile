@@ -55,7 +55,7 @@ full:
 
 # The pages of docs as a book, in target/book. Needs mdbook.
 docs:
-	mdbook build docs
+	$(PYTHON) scripts/book.py
 
 # All examples compile; those that embed the plugin run, with the demo model.
 examples:

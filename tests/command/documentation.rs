@@ -296,7 +296,10 @@ fn head(function: &ScalarUDF) -> String {
         .flatten()
         .map(|syntax| format!("`{syntax}`"))
         .collect();
-    let mut head = format!("{}\n\n| | |\n|---|---|\n", said.description);
+    let mut head = format!(
+        "{}\n\n| | |\n|---|---|\n",
+        said.description.replace('<', "\\<")
+    );
     head.push_str(&format!("| syntax | {} |\n", syntax.join(", ")));
     let aliases: Vec<_> = function
         .aliases()
