@@ -23,7 +23,7 @@ OPTIMISED := --config profile.dev.package.datafusion-ches.opt-level=3
 CHES := target/debug/ches
 GOLDENS := tests/goldens
 
-.PHONY: demo test full docs examples build model bench gpu-check validate goldens example-data format spelling deny lint embedder-tree msrv
+.PHONY: demo test full docs examples build model bench gpu-check validate goldens example-data format spelling deny lint embedder-tree features msrv
 
 demo:
 	@[ -x $(CHES) ] || echo "Compiling some 600 crates first: about half an hour on two cores, a few minutes on sixteen."
@@ -46,11 +46,12 @@ test:
 	$(PYTHON) scripts/test_wheel.py $(WHEEL_FEATURES)
 
 # What takes too long for every change: all rows of DATA, jobs that are killed more often, what gpu_check does
-# without a card, the lints of rustdoc, and the oldest Rust.
+# without a card, the lints of rustdoc, every feature alone, and the oldest Rust.
 full:
 	CHES_TEST_FULL=1 $(MAKE) test EVERY=1
 	$(CARGO) build $(FEATURES) --example gpu_check && target/debug/examples/gpu_check --device cpu-tensors
 	$(MAKE) lint
+	$(MAKE) features
 	$(MAKE) msrv
 
 # The pages of docs as a book, in target/book. Needs mdbook.
@@ -129,6 +130,12 @@ embedder-tree:
 	echo "$$tree" | grep -q '^candle-core ' || { echo "no dependency tree" >&2; exit 1; }; \
 	if echo "$$tree" | grep -E '^(clap|datafusion-cli|indicatif|rustyline|aws-|hyper|reqwest)'; \
 	then echo "the embedder's dependency tree has parts of the command (above)" >&2; exit 1; fi
+
+# Every feature of the crate alone compiles without a warning.
+features:
+	@set -ex; for feature in default remote cli cluster delta; do \
+	  RUSTFLAGS="-D warnings" CARGO_TARGET_DIR=target/features $(CARGO) check -q -p datafusion-ches --features $$feature; \
+	done
 
 # What Cargo.toml calls the oldest Rust compiles all but `delta`. Needs rustup.
 msrv:

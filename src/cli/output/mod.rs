@@ -125,6 +125,7 @@ pub(super) enum Origin<'a> {
     /// From this scorer, if the plan says so.
     Plan(&'a dyn Scorer),
     /// From other processes, for which this scorer speaks; the plan says nothing.
+    #[cfg(feature = "cluster")]
     Elsewhere(&'a dyn Scorer),
 }
 
@@ -376,6 +377,7 @@ impl Open {
         let provenance = match origin {
             Origin::Plan(scorer) if manifest.scores.is_some() => scorer.provenance(settings),
             Origin::Plan(_) => Vec::new(),
+            #[cfg(feature = "cluster")]
             Origin::Elsewhere(scorer) => scorer.provenance(settings),
         };
         manifest.provenance = provenance.into_iter().collect();
